@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cone programs of one structure with many values.
+
+    minimize ½ xᵀP x + qᵀx   subject to   A x + s = b,  s ∈ K
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from cvxlayer.cones.product import ConeProduct
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConeProgramStructure:
+    """What all instances of a batch share: sizes, sparsity patterns and cones.
+
+    Attributes:
+        num_variables: n, the length of x.
+        cones: K, whose size is the number of rows m.
+        P_indptr, P_indices: upper triangle of P (n × n) in CSC, sorted, no duplicates.
+        A_indptr, A_indices: A (m × n) in CSC, sorted, no duplicates.
+    """
+
+    num_variables: int
+    cones: ConeProduct
+    P_indptr: Int[np.ndarray, " n_plus_1"]
+    P_indices: Int[np.ndarray, " nnz_P"]
+    A_indptr: Int[np.ndarray, " n_plus_1"]
+    A_indices: Int[np.ndarray, " nnz_A"]
+
+    @property
+    def num_rows(self) -> int:
+        """m, the length of s and y."""
+        return self.cones.size
+
+    @property
+    def num_P(self) -> int:
+        """Number of stored entries of P."""
+        return len(self.P_indices)
+
+    @property
+    def num_A(self) -> int:
+        """Number of stored entries of A."""
+        return len(self.A_indices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConeProgramBatch:
+    """B cone programs in canonical scaling.
+
+    Each block has one row per instance, or exactly one row when every instance shares
+    it (so constant matrices are stored and equilibrated once). Rows may be strided.
+
+    Attributes:
+        structure: what the instances share.
+        size: B.
+        P, q, A, b: values, P and A in the order of the structure's CSC patterns.
+    """
+
+    structure: ConeProgramStructure
+    size: int
+    P: Float[np.ndarray, "batch_or_1 nnz_P"]
+    q: Float[np.ndarray, "batch_or_1 n"]
+    A: Float[np.ndarray, "batch_or_1 nnz_A"]
+    b: Float[np.ndarray, "batch_or_1 m"]
+
+    def instance(
+        self, index: int
+    ) -> tuple[sp.csc_array, np.ndarray, sp.csc_array, np.ndarray]:
+        """Return (P upper triangle, q, A, b) of one instance, for single-problem solvers."""
+        structure = self.structure
+        n, m = structure.num_variables, structure.num_rows
+
+        def row(block: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(block[index if block.shape[0] > 1 else 0])
+
+        P = sp.csc_array((row(self.P), structure.P_indices, structure.P_indptr), shape=(n, n))
+        A = sp.csc_array((row(self.A), structure.A_indices, structure.A_indptr), shape=(m, n))
+        return P, row(self.q), A, row(self.b)
+
+    def select(self, rows: np.ndarray) -> ConeProgramBatch:
+        """Return the batch of the given instances, in the given order."""
+
+        def pick(block: np.ndarray) -> np.ndarray:
+            return block[rows] if block.shape[0] > 1 else block
+
+        return ConeProgramBatch(
+            self.structure, len(rows), pick(self.P), pick(self.q), pick(self.A), pick(self.b)
+        )

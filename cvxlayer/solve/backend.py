@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a solver must be able to do, and the settings every solver understands."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cvxlayer.errors import OptionError, suggest
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.solution import ConeSolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Solver settings; each backend converts them in its own file.
+
+    Attributes:
+        eps_abs, eps_rel: a row is SOLVED when every residual is below
+            `eps_abs + eps_rel * scale`, the scale being the largest term in it.
+        max_iters: iteration limit of one row; None for the backend's own default.
+        threads: threads over the batch; None for all cores this process may use.
+        verbose: log one line per call on the logger `cvxlayer`.
+        extra: options only the chosen backend knows, passed on after it checked them.
+    """
+
+    eps_abs: float = 1e-8
+    eps_rel: float = 1e-8
+    max_iters: int | None = None
+    threads: int | None = None
+    verbose: bool = False
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+
+class AbstractBackend(abc.ABC):
+    """A solver of batches of cone programs. Stateless: `setup` returns all it needs.
+
+    Attributes:
+        name: what `solver=` accepts.
+        extra_options: names `solver_args` may contain beyond those of `Settings`.
+    """
+
+    name: str
+    extra_options: frozenset[str] = frozenset()
+
+    @abc.abstractmethod
+    def setup(self, structure: ConeProgramStructure) -> Any:
+        """Do the work that depends on the structure alone; the result is passed to `solve`.
+
+        Raises:
+            UnsupportedProblemError: the structure has a cone this solver lacks.
+        """
+
+    @abc.abstractmethod
+    def solve(self, prepared: Any, batch: ConeProgramBatch, settings: Settings) -> ConeSolution:
+        """Solve every instance; a failed one gets a status and never an exception.
+
+        Must be safe to call from several threads with the same `prepared`.
+        """
+
+
+def parse_settings(
+    backend: AbstractBackend, solver_args: Mapping[str, Any] | None, defaults: Settings | None = None
+) -> Settings:
+    """Turn the user's `solver_args` into `Settings`, on top of `defaults`.
+
+    Raises:
+        OptionError: a name or a value is not valid; names the nearest valid one.
+    """
+    settings = defaults or Settings()
+    if not solver_args:
+        return settings
+    own = {"eps", "eps_abs", "eps_rel", "max_iters", "threads", "verbose"}
+    changes: dict[str, Any] = {}
+    extra = dict(settings.extra)
+    for name, value in solver_args.items():
+        if name == "eps":
+            changes["eps_abs"] = changes["eps_rel"] = _positive_float(name, value)
+        elif name in ("eps_abs", "eps_rel"):
+            changes[name] = _positive_float(name, value)
+        elif name in ("max_iters", "threads"):
+            changes[name] = _positive_int(name, value)
+        elif name == "verbose":
+            changes[name] = bool(value)
+        elif name in backend.extra_options:
+            extra[name] = value
+        else:
+            valid = own | backend.extra_options
+            raise OptionError(
+                f"`solver_args` has no option `{name}` for the solver `{backend.name}`. "
+                f"{suggest(name, valid)}"
+            )
+    return dataclasses.replace(settings, extra=extra, **changes)
+
+
+def _positive_float(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise OptionError(
+            f"The option `{name}` is {value!r}; it must be a positive number, such as 1e-8."
+        )
+    return float(value)
+
+
+def _positive_int(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"The option `{name}` is {value!r}; it must be a positive integer or None.")
+    return value
