@@ -92,3 +92,23 @@ class ConeProgramBatch:
         return ConeProgramBatch(
             self.structure, len(rows), pick(self.P), pick(self.q), pick(self.A), pick(self.b)
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConeProgramCotangent:
+    """Cotangents of the data of a batch, one row per instance; None if not asked for.
+
+    An entry of P above the diagonal stands for both P_ij and P_ji, so its cotangent is
+    the sum of both. Rows without a solution are exactly zero.
+
+    Attributes:
+        P, q, A, b: as in `ConeProgramBatch`, always B rows.
+        residual: relative residual of the adjoint linear system of each row; large where
+            the derivative does not exist or is not unique.
+    """
+
+    P: Float[np.ndarray, "batch nnz_P"] | None
+    q: Float[np.ndarray, "batch n"] | None
+    A: Float[np.ndarray, "batch nnz_A"] | None
+    b: Float[np.ndarray, "batch m"] | None
+    residual: Float[np.ndarray, " batch"]
