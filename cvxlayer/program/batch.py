@@ -2,6 +2,8 @@
 """Cone programs of one structure with many values.
 
     minimize ½ xᵀP x + qᵀx   subject to   A x + s = b,  s ∈ K
+
+The letters are those of `docs/notation.md`.
 """
 
 from __future__ import annotations
@@ -69,9 +71,7 @@ class ConeProgramBatch:
     A: Float[np.ndarray, "batch_or_1 nnz_A"]
     b: Float[np.ndarray, "batch_or_1 m"]
 
-    def instance(
-        self, index: int
-    ) -> tuple[sp.csc_array, np.ndarray, sp.csc_array, np.ndarray]:
+    def instance(self, index: int) -> tuple[sp.csc_array, np.ndarray, sp.csc_array, np.ndarray]:
         """Return (P upper triangle, q, A, b) of one instance, for single-problem solvers."""
         structure = self.structure
         n, m = structure.num_variables, structure.num_rows

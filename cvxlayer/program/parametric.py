@@ -29,7 +29,9 @@ class AffineMap:
         """Whether no parameter touches any entry."""
         return self.matrix.nnz == 0
 
-    def evaluate(self, theta: Float[np.ndarray, "batch p"]) -> Float[np.ndarray, "batch_or_1 entries"]:
+    def evaluate(
+        self, theta: Float[np.ndarray, "batch p"]
+    ) -> Float[np.ndarray, "batch_or_1 entries"]:
         """Return the entries for each row of θ; one row only if nothing depends on θ.
 
         The adjoint of its linear part is `adjoint`.
@@ -38,7 +40,9 @@ class AffineMap:
             return self.offset[None, :]
         return (self.matrix @ theta.T + self.offset[:, None]).T
 
-    def adjoint(self, entries_bar: Float[np.ndarray, "batch entries"]) -> Float[np.ndarray, "batch p"]:
+    def adjoint(
+        self, entries_bar: Float[np.ndarray, "batch entries"]
+    ) -> Float[np.ndarray, "batch p"]:
         """Return the cotangent of θ for a cotangent of the entries."""
         return (self.matrix.T @ entries_bar.T).T
 

@@ -62,7 +62,9 @@ class AbstractBackend(abc.ABC):
 
 
 def parse_settings(
-    backend: AbstractBackend, solver_args: Mapping[str, Any] | None, defaults: Settings | None = None
+    backend: AbstractBackend,
+    solver_args: Mapping[str, Any] | None,
+    defaults: Settings | None = None,
 ) -> Settings:
     """Turn the user's `solver_args` into `Settings`, on top of `defaults`.
 
@@ -96,7 +98,11 @@ def parse_settings(
 
 
 def _positive_float(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < float("inf")
+    ):
         raise OptionError(
             f"The option `{name}` is {value!r}; it must be a positive number, such as 1e-8."
         )
@@ -107,5 +113,7 @@ def _positive_int(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"The option `{name}` is {value!r}; it must be a positive integer or None.")
+        raise OptionError(
+            f"The option `{name}` is {value!r}; it must be a positive integer or None."
+        )
     return value
