@@ -1,0 +1,80 @@
+# The table of contents of the project. Every target makes its own virtual environment
+# when there is none; all that has to be there before is Python >= 3.11 and a C++ compiler.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# How many test processes; `make test WORKERS=0` runs in this one.
+WORKERS ?= auto
+PYTEST_ARGS ?=
+
+NATIVE := $(shell find cvxlayer/native -name '*.cpp' -o -name '*.hpp' -o -name '*.inc' -o -name CMakeLists.txt)
+CPP    := $(filter %.cpp %.hpp %.inc,$(NATIVE))
+READY  := $(VENV)/.ready
+INSTALL = $(BIN)/pip install --quiet --no-build-isolation --editable
+
+.PHONY: setup format lint types test native docs bench check demo sanitize clean
+
+setup: $(READY)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("cvxlayer needs Python >= 3.11: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-tools: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmeel-eigen>=3.4' 'cmake>=3.26' 'ninja>=1.11'
+	touch $@
+
+# The editable install also compiles the native core, incrementally: hence the sources.
+$(READY): pyproject.toml $(VENV)/.build-tools $(NATIVE)
+	$(INSTALL) '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(READY)
+	$(INSTALL) '.[bench]'
+	touch $@
+
+native: $(READY)
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only --quiet .
+	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+
+types: $(READY)
+	$(BIN)/basedpyright
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir docs/_build
+
+check: lint types docs
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.benchmarks
+
+demo: $(READY)
+	$(BIN)/python examples/denoise_digits.py
+
+# The native tests once more, against a core built with AddressSanitizer and UBSan.
+SANITIZED := build/sanitize
+sanitize: $(READY)
+	$(BIN)/cmake -S cvxlayer/native -B $(SANITIZED) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCVXLAYER_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dnanobind_DIR=$$($(BIN)/python -m nanobind --cmake_dir)
+	$(BIN)/cmake --build $(SANITIZED)
+	CVXLAYER_NATIVE_MODULE=$$(find $(SANITIZED) -name '_native*.so' | head -n 1) \
+	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(BIN)/python -m pytest $(wildcard tests/solve/test_native*.py tests/differentiate/test_native*.py) $(PYTEST_ARGS)
+
+clean:
+	rm -rf build docs/_build output
