@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projections onto a product of cones: block by block, each by the file of its cone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayer.cones import nonnegative, second_order, zero
+from cvxlayer.cones.product import ConeProduct
+
+
+def blocks(cones: ConeProduct) -> Iterator[tuple[ModuleType, slice]]:
+    """Yield the file of each cone and the rows it owns, in the order of the product."""
+    if cones.zero:
+        yield zero, slice(0, cones.zero)
+    if cones.nonnegative:
+        yield nonnegative, slice(cones.zero, cones.num_linear)
+    for rows in cones.second_order_slices:
+        yield second_order, rows
+
+
+def project(
+    cones: ConeProduct, point: Float[np.ndarray, "batch m"]
+) -> Float[np.ndarray, "batch m"]:
+    """Project each row onto K."""
+    return _concatenate(cones, point, "project")
+
+
+def project_dual(
+    cones: ConeProduct, point: Float[np.ndarray, "batch m"]
+) -> Float[np.ndarray, "batch m"]:
+    """Project each row onto the dual cone K*."""
+    return _concatenate(cones, point, "project_dual")
+
+
+def project_dual_derivative(
+    cones: ConeProduct, point: Float[np.ndarray, "batch m"]
+) -> Float[np.ndarray, "batch m m"]:
+    """Return the derivative of `project_dual` at each row: symmetric, block diagonal, 0 ⪯ D ⪯ I."""
+    return _block_diagonal(cones, point, "project_dual_derivative")
+
+
+def project_dual_derivative_root(
+    cones: ConeProduct, point: Float[np.ndarray, "batch m"]
+) -> Float[np.ndarray, "batch m m"]:
+    """Return the symmetric square root of `project_dual_derivative` at each row."""
+    return _block_diagonal(cones, point, "project_dual_derivative_root")
+
+
+def _concatenate(cones: ConeProduct, point: np.ndarray, function: str) -> np.ndarray:
+    result = np.empty_like(point)
+    for cone, rows in blocks(cones):
+        result[:, rows] = getattr(cone, function)(point[:, rows])
+    return result
+
+
+def _block_diagonal(cones: ConeProduct, point: np.ndarray, function: str) -> np.ndarray:
+    batch, m = point.shape
+    result = np.zeros((batch, m, m))
+    for cone, rows in blocks(cones):
+        result[:, rows, rows] = getattr(cone, function)(point[:, rows])
+    return result
