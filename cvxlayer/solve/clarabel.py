@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clarabel, instance by instance: the outside backend, and the native engine's last resort.
+
+Clarabel uses the same form, signs and triangle as ours, so only its settings, statuses and
+certificates are converted. It releases the GIL while solving: threads share out the batch.
+"""
+
+# Clarabel is compiled and brings no stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import clarabel
+import numpy as np
+
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.errors import OptionError, Status
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.solution import ConeSolution, SolvedBy
+from cvxlayer.solve.backend import AbstractBackend, Settings
+from cvxlayer.solve.residuals import UNKNOWN, Residuals, measure
+
+_LOGGER = logging.getLogger("cvxlayer")
+
+_STATUSES = {
+    "Solved": Status.SOLVED,
+    "AlmostSolved": Status.INACCURATE,
+    "PrimalInfeasible": Status.INFEASIBLE,
+    "AlmostPrimalInfeasible": Status.INFEASIBLE,
+    "DualInfeasible": Status.UNBOUNDED,
+    "AlmostDualInfeasible": Status.UNBOUNDED,
+    "MaxIterations": Status.MAX_ITERATIONS,
+    "MaxTime": Status.MAX_ITERATIONS,
+}
+
+# Set from `Settings`, or meant for a program that prints.
+_OWNED = frozenset({"verbose", "max_iter", "max_threads"})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What one instance comes back with."""
+
+    x: np.ndarray
+    y: np.ndarray
+    s: np.ndarray
+    status: Status
+    iterations: int
+    residuals: Residuals
+
+
+class ClarabelBackend(AbstractBackend):
+    """Solve each instance by a fresh Clarabel solver.
+
+    `solver_args` may also contain every field of Clarabel's own settings by its name there
+    (`tol_feas`, `equilibrate_enable`, …), except those that `Settings` already sets.
+    """
+
+    name = "clarabel"
+    extra_options = frozenset(
+        field for field in dir(clarabel.DefaultSettings()) if field[0] != "_"
+    ) - (_OWNED | {"default"})
+
+    def setup(self, structure: ConeProgramStructure) -> list[Any]:
+        """Return the list of Clarabel's cones."""
+        return _cones(structure.cones)
+
+    def solve(
+        self, prepared: list[Any], batch: ConeProgramBatch, settings: Settings
+    ) -> ConeSolution:
+        """Solve every instance; see `AbstractBackend.solve`.
+
+        Raises:
+            OptionError: Clarabel refuses the value of one of its own options.
+        """
+        start = time.perf_counter()
+        options = _convert(settings)
+
+        def solve_row(index: int) -> _Row:
+            return _solve_instance(prepared, batch, index, options, settings)
+
+        threads = min(settings.threads or _num_cores(), batch.size)
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                rows = list(pool.map(solve_row, range(batch.size)))
+        else:
+            rows = [solve_row(index) for index in range(batch.size)]
+        solution = _stack(batch.structure, rows, time.perf_counter() - start)
+        if settings.verbose:
+            num_solved = sum(row.status.has_solution for row in rows)
+            _LOGGER.info(
+                "clarabel: %d of %d solved, at most %d iterations, %.3g s",
+                num_solved,
+                batch.size,
+                max(solution.iterations, default=0),
+                solution.solve_seconds,
+            )
+        return solution
+
+
+def _cones(cones: ConeProduct) -> list[Any]:
+    blocks: list[Any] = []
+    if cones.zero:
+        blocks.append(clarabel.ZeroConeT(cones.zero))
+    if cones.nonnegative:
+        blocks.append(clarabel.NonnegativeConeT(cones.nonnegative))
+    blocks.extend(clarabel.SecondOrderConeT(dimension) for dimension in cones.second_order)
+    return blocks
+
+
+def _convert(settings: Settings) -> Any:
+    options = clarabel.DefaultSettings()
+    options.verbose = False
+    options.max_threads = 1
+    options.tol_gap_abs = settings.eps_abs
+    options.tol_gap_rel = settings.eps_rel
+    # Clarabel has one tolerance, absolute and relative, for feasibility.
+    options.tol_feas = min(settings.eps_abs, settings.eps_rel)
+    if settings.max_iters is not None:
+        options.max_iter = settings.max_iters
+    for name, value in settings.extra.items():
+        try:
+            setattr(options, name, value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise OptionError(
+                f"Clarabel's option `{name}` cannot be {value!r}: {error}. "
+                f"Its default is {getattr(clarabel.DefaultSettings(), name)!r}; "
+                "give a value of that type."
+            ) from error
+    return options
+
+
+def _solve_instance(
+    cones: list[Any], batch: ConeProgramBatch, index: int, options: Any, settings: Settings
+) -> _Row:
+    """Solve one instance; whatever goes wrong in it becomes its status."""
+    instance = P, q, A, b = batch.instance(index)
+    # An inequality with an infinite bound is no constraint.
+    is_absent = np.isposinf(b)
+    if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~is_absent])):
+        return _failed(batch.structure)
+    try:
+        solved = clarabel.DefaultSolver(P, q, A, b, cones, options).solve()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 (a panic of Rust is only a BaseException)
+        _LOGGER.warning("clarabel: instance %d ended in an error: %s", index, error)
+        return _failed(batch.structure)
+
+    x, y, s = np.array(solved.x), np.array(solved.z), np.array(solved.s)
+    y[is_absent], s[is_absent] = 0.0, np.inf
+    status = _STATUSES.get(str(solved.status), Status.NUMERICAL_ERROR)
+    if status is Status.INFEASIBLE:
+        y = y / -(b[~is_absent] @ y[~is_absent])
+        return _Row(x * np.nan, y, s * np.nan, status, solved.iterations, UNKNOWN)
+    if status is Status.UNBOUNDED:
+        size = -(q @ x)
+        return _Row(x / size, y * np.nan, s / size, status, solved.iterations, UNKNOWN)
+    residuals = measure(instance, x, y, s)
+    if status is Status.INACCURATE and residuals.are_below(settings.eps_abs, settings.eps_rel):
+        status = Status.SOLVED
+    return _Row(x, y, s, status, solved.iterations, residuals)
+
+
+def _failed(structure: ConeProgramStructure) -> _Row:
+    nothing_x = np.full(structure.num_variables, np.nan)
+    nothing_y = np.full(structure.num_rows, np.nan)
+    return _Row(nothing_x, nothing_y, nothing_y, Status.NUMERICAL_ERROR, 0, UNKNOWN)
+
+
+def _stack(structure: ConeProgramStructure, rows: list[_Row], seconds: float) -> ConeSolution:
+    n, m = structure.num_variables, structure.num_rows
+    return ConeSolution(
+        x=np.array([row.x for row in rows], dtype=float).reshape(len(rows), n),
+        y=np.array([row.y for row in rows], dtype=float).reshape(len(rows), m),
+        s=np.array([row.s for row in rows], dtype=float).reshape(len(rows), m),
+        status=np.array([row.status for row in rows], dtype=np.int32),
+        iterations=np.array([row.iterations for row in rows], dtype=np.int32),
+        primal_residual=np.array([row.residuals.primal for row in rows], dtype=float),
+        dual_residual=np.array([row.residuals.dual for row in rows], dtype=float),
+        gap=np.array([row.residuals.gap for row in rows], dtype=float),
+        solved_by=np.full(len(rows), SolvedBy.FIRST_PASS, dtype=np.int32),
+        is_active=np.full((len(rows), m), -1, dtype=np.int8),
+        solve_seconds=seconds,
+    )
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
