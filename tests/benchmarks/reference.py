@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trusted solutions and derivatives, against which every engine is checked before timing.
+
+Solutions come from Clarabel at 1e-10; derivatives are central differences of them, taken
+at two step lengths so that points where the solution map has a kink are recognised and
+left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import clarabel
+import numpy as np
+
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.program.batch import ConeProgramBatch
+from tests.benchmarks.workloads import Values, Workload
+
+REFERENCE_TOLERANCE = 1e-10
+STEP = 1e-4
+KINK_TOLERANCE = 1e-3
+
+
+def clarabel_cones(cones: ConeProduct) -> list[object]:
+    """The cones in Clarabel's own types."""
+    listed: list[object] = []
+    if cones.zero:
+        listed.append(clarabel.ZeroConeT(cones.zero))
+    if cones.nonnegative:
+        listed.append(clarabel.NonnegativeConeT(cones.nonnegative))
+    return listed + [clarabel.SecondOrderConeT(size) for size in cones.second_order]
+
+
+def clarabel_settings(tolerance: float) -> clarabel.DefaultSettings:
+    """One thread, quiet, one tolerance for gap and feasibility."""
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.max_threads = 1
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+    return settings
+
+
+def solve(batch: ConeProgramBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Return (x, y) of every instance; raises if one is not solved."""
+    settings = clarabel_settings(REFERENCE_TOLERANCE)
+    cones = clarabel_cones(batch.structure.cones)
+    points, duals = [], []
+    for index in range(batch.size):
+        P, q, A, b = batch.instance(index)
+        solution = clarabel.DefaultSolver(P, q, A, b, cones, settings).solve()
+        if str(solution.status) not in ("Solved", "AlmostSolved"):
+            raise RuntimeError(f"reference: instance {index} ended as {solution.status}")
+        points.append(solution.x)
+        duals.append(solution.z)
+    return np.array(points), np.array(duals)
+
+
+def _project(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> np.ndarray:
+    """Projection onto K, or onto K* (free where K is zero)."""
+    projected = np.maximum(point, 0.0)
+    projected[: cones.zero] = point[: cones.zero] if dual else 0.0
+    for rows in cones.second_order_slices:
+        t, z = point[rows.start], point[rows.start + 1 : rows.stop]
+        norm = np.linalg.norm(z)
+        if norm <= t:
+            projected[rows] = point[rows]
+        elif norm <= -t:
+            projected[rows] = 0.0
+        else:
+            projected[rows] = 0.5 * (t + norm) * np.r_[1.0, z / norm]
+    return projected
+
+
+def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float:
+    """Largest relative KKT residual of the batch, from x and y alone (s = b − Ax).
+
+    The maximum of: distance of s to K, distance of y to K*, ‖Px + Aᵀy + q‖∞ and |sᵀy|,
+    each relative to 1 + its largest term.
+    """
+    worst = 0.0
+    cones = batch.structure.cones
+    for index in range(batch.size):
+        upper, q, A, b = batch.instance(index)
+        P = upper + upper.T
+        P.setdiag(upper.diagonal())
+        xi, yi = x[index], y[index]
+        Px, Ax, ATy = P @ xi, A @ xi, A.T @ yi
+        s = b - Ax
+        size_primal = 1 + max(np.abs(Ax).max(), np.abs(b).max())
+        size_dual = 1 + max(np.abs(Px).max(), np.abs(ATy).max(), np.abs(q).max())
+        worst = max(
+            worst,
+            np.abs(s - _project(cones, s, dual=False)).max() / size_primal,
+            np.abs(yi - _project(cones, yi, dual=True)).max() / (1 + np.abs(yi).max()),
+            np.abs(Px + ATy + q).max() / size_dual,
+            abs(s @ yi) / (1 + abs(q @ xi) + abs(b @ yi)),
+        )
+    return float(worst)
+
+
+def relative_error(answer: np.ndarray, truth: np.ndarray) -> float:
+    """Largest ‖answer − truth‖∞ / (1 + ‖truth‖∞) of the batch."""
+    answer, truth = answer.reshape(len(truth), -1), truth.reshape(len(truth), -1)
+    error = np.abs(answer - truth).max(axis=1) / (1 + np.abs(truth).max(axis=1))
+    return float(np.where(np.isnan(error), np.inf, error).max())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Directions:
+    """Directions θ̇ of the check and the derivative of the loss along each of them.
+
+    Attributes:
+        weights: the loss is Σ weights · output, (B, *shape of the output).
+        tangents: one tuple of arrays per direction, shaped as the parameters.
+        slopes: (directions, B) derivatives by central differences; NaN at kinks.
+    """
+
+    weights: np.ndarray
+    tangents: list[Values]
+    slopes: np.ndarray
+
+    def error(self, gradients: list[np.ndarray | None]) -> float:
+        """‖gradient · θ̇ − slope‖₂ / ‖slope‖₂ over all directions and instances."""
+        predicted = np.array(
+            [
+                sum(
+                    (gradient * part).reshape(len(part), -1).sum(axis=1)
+                    for gradient, part in zip(gradients, tangent, strict=True)
+                    if gradient is not None
+                )
+                for tangent in self.tangents
+            ]
+        )
+        regular = np.isfinite(self.slopes)
+        difference = np.linalg.norm((predicted - self.slopes)[regular])
+        error = float(difference / np.linalg.norm(self.slopes[regular]))
+        return error if np.isfinite(error) else float("inf")
+
+
+def _slopes(
+    loss: Callable[[Values], np.ndarray], values: Values, tangents: list[Values]
+) -> np.ndarray:
+    slopes = []
+    for tangent in tangents:
+        estimates = []
+        for step in (STEP, STEP / 2):
+            ahead, behind = (
+                loss(tuple(v + sign * step * t for v, t in zip(values, tangent, strict=True)))
+                for sign in (1, -1)
+            )
+            estimates.append((ahead - behind) / (2 * step))
+        coarse, fine = estimates
+        kink = np.abs(coarse - fine) > KINK_TOLERANCE * (np.abs(fine) + np.abs(fine).mean())
+        slopes.append(np.where(kink, np.nan, fine))
+    return np.array(slopes)
+
+
+def _one_block_directions(
+    rng: np.random.Generator, values: Values, symmetric: tuple[int, ...] = ()
+) -> list[Values]:
+    """For each nonempty block one direction that moves this block alone."""
+    tangents = []
+    for chosen in range(len(values)):
+        if not values[chosen].size:
+            continue
+        blocks = [np.zeros_like(v) for v in values]
+        blocks[chosen] = rng.standard_normal(values[chosen].shape)
+        if chosen in symmetric:
+            blocks[chosen] = 0.5 * (blocks[chosen] + blocks[chosen].transpose(0, 2, 1))
+        tangents.append(tuple(blocks))
+    return tangents
+
+
+def parameter_directions(workload: Workload, values: Values, seed: int = 9173) -> Directions:
+    """Slopes of a random linear loss of the output along one direction per parameter."""
+    rng = np.random.default_rng(seed)
+    base = workload.output(solve(workload.cone_program(values))[0])
+    weights = rng.standard_normal(base.shape)
+
+    def loss(moved: Values) -> np.ndarray:
+        output = workload.output(solve(workload.cone_program(moved))[0])
+        return (weights * output).reshape(len(output), -1).sum(axis=1)
+
+    tangents = _one_block_directions(rng, values, workload.symmetric)
+    return Directions(weights, tangents, _slopes(loss, values, tangents))
+
+
+def data_directions(batch: ConeProgramBatch, seed: int = 9173) -> Directions:
+    """The same for the data (P, q, A, b) of a cone program; P is its upper triangle."""
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((batch.size, batch.structure.num_variables))
+
+    def loss(moved: Values) -> np.ndarray:
+        program = ConeProgramBatch(batch.structure, batch.size, *moved)
+        return (weights * solve(program)[0]).sum(axis=1)
+
+    values = tuple(
+        np.repeat(block, batch.size, axis=0) if len(block) == 1 else block
+        for block in (batch.P, batch.q, batch.A, batch.b)
+    )
+    tangents = _one_block_directions(rng, values)
+    return Directions(weights, tangents, _slopes(loss, values, tangents))
