@@ -57,6 +57,10 @@ class UnsupportedProblemError(CvxLayerError, ValueError):
     """The problem is valid but outside what the chosen engine can solve."""
 
 
+class UnsupportedDerivativeError(CvxLayerError, NotImplementedError):
+    """The derivative asked for, such as one of second order, is not available."""
+
+
 class MissingDependencyError(CvxLayerError, ImportError):
     """An optional package is not installed; the message names the extra to install."""
 

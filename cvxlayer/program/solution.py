@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from cvxlayer.errors import Status
+
+Array = TypeVar("Array")
 
 
 class SolvedBy(enum.IntEnum):
@@ -50,3 +56,57 @@ class ConeSolution:
     solved_by: Int[np.ndarray, " batch"]
     is_active: Int[np.ndarray, "batch m"]
     solve_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Residuals:
+    """How far each row is from optimality, in the scaling of the canonical cone program.
+
+    Attributes:
+        primal: ‖Ax + s − b‖∞, in the batch shape of the call.
+        dual: ‖Px + Aᵀy + q‖∞.
+        gap: |xᵀPx + qᵀx + bᵀy|.
+    """
+
+    primal: Float[np.ndarray, "*batch"]
+    dual: Float[np.ndarray, "*batch"]
+    gap: Float[np.ndarray, "*batch"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution(Generic[Array]):
+    """The whole answer of one call of a layer, in the user's terms.
+
+    Arrays are of the framework, dtype and device of the inputs, and differentiable where
+    the framework records gradients. Statistics are NumPy arrays in the batch shape.
+
+    Attributes:
+        variables: the requested variables and duals, in call order, batch dimensions first.
+        value: optimal objective; ±inf where a row is infeasible or unbounded, as in CVXPY.
+        status: `Status` of each row: codes in an array, or one `Status` without a batch.
+        iterations: iterations of each row.
+        residuals: residuals of each row.
+        solve_seconds: wall time of the solver for the whole batch.
+    """
+
+    variables: tuple[Array, ...]
+    value: Array
+    status: Status | Int[np.ndarray, "*batch"]
+    iterations: Int[np.ndarray, "*batch"]
+    residuals: Residuals
+    solve_seconds: float
+    _find_dual: Callable[[Any], Array] = dataclasses.field(repr=False)
+
+    def dual(self, constraint: Any) -> Array:
+        """Return the dual variable of a constraint of the problem; differentiable.
+
+        Args:
+            constraint: a constraint object of the problem the layer was built from.
+
+        Returns:
+            The dual, batch dimensions first, with the sign CVXPY gives it.
+
+        Raises:
+            ValueError: the problem has no such constraint.
+        """
+        return self._find_dual(constraint)
