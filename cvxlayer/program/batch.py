@@ -66,10 +66,10 @@ class ConeProgramBatch:
 
     structure: ConeProgramStructure
     size: int
-    P: Float[np.ndarray, "batch_or_1 nnz_P"]
-    q: Float[np.ndarray, "batch_or_1 n"]
-    A: Float[np.ndarray, "batch_or_1 nnz_A"]
-    b: Float[np.ndarray, "batch_or_1 m"]
+    P: Float[np.ndarray, "#batch nnz_P"]
+    q: Float[np.ndarray, "#batch n"]
+    A: Float[np.ndarray, "#batch nnz_A"]
+    b: Float[np.ndarray, "#batch m"]
 
     def instance(self, index: int) -> tuple[sp.csc_array, np.ndarray, sp.csc_array, np.ndarray]:
         """Return (P upper triangle, q, A, b) of one instance, for single-problem solvers."""

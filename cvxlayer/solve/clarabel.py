@@ -142,19 +142,33 @@ def _solve_instance(
 ) -> _Row:
     """Solve one instance; whatever goes wrong in it becomes its status."""
     instance = P, q, A, b = batch.instance(index)
-    # An inequality with an infinite bound is no constraint.
-    is_absent = np.isposinf(b)
-    if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~is_absent])):
-        return _failed(batch.structure)
+    # An inequality with an infinite bound is legal: it is no constraint.
+    if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~np.isposinf(b)])):
+        return _failed(len(q), len(b))
+    row = _attempt(instance, 1.0, cones, options, settings)
+    if row.status in (Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
+        # Its predictor and corrector can cycle on large costs; in other units they do not.
+        cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0), 1e-300)
+        again = _attempt(instance, 1.0 / cost, cones, options, settings)
+        row = row if again.status is Status.NUMERICAL_ERROR else again
+    return row
+
+
+def _attempt(
+    instance: tuple[Any, ...], scale: float, cones: list[Any], options: Any, settings: Settings
+) -> _Row:
+    """Solve one instance with its cost times `scale`, and take that out of the answer."""
+    P, q, A, b = instance
     try:
-        solved = clarabel.DefaultSolver(P, q, A, b, cones, options).solve()
+        solved = clarabel.DefaultSolver(P * scale, q * scale, A, b, cones, options).solve()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 (a panic of Rust is only a BaseException)
-        _LOGGER.warning("clarabel: instance %d ended in an error: %s", index, error)
-        return _failed(batch.structure)
+        _LOGGER.warning("clarabel: an instance ended in an error: %s", error)
+        return _failed(len(q), len(b))
 
-    x, y, s = np.array(solved.x), np.array(solved.z), np.array(solved.s)
+    x, y, s = np.array(solved.x), np.array(solved.z) / scale, np.array(solved.s)
+    is_absent = np.isposinf(b)
     y[is_absent], s[is_absent] = 0.0, np.inf
     status = _STATUSES.get(str(solved.status), Status.NUMERICAL_ERROR)
     if status is Status.INFEASIBLE:
@@ -169,10 +183,9 @@ def _solve_instance(
     return _Row(x, y, s, status, solved.iterations, residuals)
 
 
-def _failed(structure: ConeProgramStructure) -> _Row:
-    nothing_x = np.full(structure.num_variables, np.nan)
-    nothing_y = np.full(structure.num_rows, np.nan)
-    return _Row(nothing_x, nothing_y, nothing_y, Status.NUMERICAL_ERROR, 0, UNKNOWN)
+def _failed(n: int, m: int) -> _Row:
+    nothing_y = np.full(m, np.nan)
+    return _Row(np.full(n, np.nan), nothing_y, nothing_y, Status.NUMERICAL_ERROR, 0, UNKNOWN)
 
 
 def _stack(structure: ConeProgramStructure, rows: list[_Row], seconds: float) -> ConeSolution:

@@ -39,7 +39,7 @@ def backend_names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def get_backend(solver: str | AbstractBackend | None = None) -> AbstractBackend:
+def get_backend(solver: object = None) -> AbstractBackend:
     """Return the backend that `solver=` asks for.
 
     Args:
@@ -58,7 +58,7 @@ def get_backend(solver: str | AbstractBackend | None = None) -> AbstractBackend:
         return _load(DEFAULT)
     if isinstance(solver, AbstractBackend):
         return solver
-    if not isinstance(solver, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(solver, str):
         raise OptionError(
             f"`solver` is {solver!r}; it must be None, a name or an `AbstractBackend`. "
             f"Valid names: {', '.join(_BACKENDS)}."
