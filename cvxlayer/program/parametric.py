@@ -1,50 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""θ ↦ (P, q, A, b), sparse and affine, with its adjoint beside it."""
+"""θ ↦ (P, q, A, b), sparse and affine, with its adjoint beside it.
+
+A batch of θ is held parameter by parameter: one array of B rows, or of a single row that
+all instances share. A block that only shared parameters touch is evaluated once, with one
+row; the cotangent of a shared parameter is the sum over the batch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.sparse_map import SparseMap
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AffineMap:
-    """θ ↦ matrix θ + offset, applied to a whole batch by one sparse product.
+    """θ ↦ Σᵢ matrixᵢ θᵢ + offset, one matrix for each parameter that matters.
 
     Attributes:
-        matrix: linear part, (entries × p) CSR without stored zeros.
         offset: value at θ = 0, (entries,).
+        parts: (index of the parameter, its matrix), for parameters with nonzeros.
     """
 
-    matrix: sp.csr_array
     offset: Float[np.ndarray, " entries"]
+    parts: tuple[tuple[int, SparseMap], ...]
+
+    @classmethod
+    def of(cls, matrix: sp.csr_array, offset: np.ndarray, sizes: Sequence[int]) -> AffineMap:
+        """Split a matrix on the stacked θ by parameter.
+
+        Args:
+            matrix: entries × p, p the sum of `sizes`.
+            offset: (entries,).
+            sizes: length of each parameter, in the order of θ.
+        """
+        columns = sp.csc_array(matrix)
+        parts: list[tuple[int, SparseMap]] = []
+        start = 0
+        for index, size in enumerate(sizes):
+            block = columns[:, start : start + size]
+            start += size
+            if block.nnz:
+                parts.append((index, SparseMap.of(block)))
+        return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts))
 
     @property
     def is_constant(self) -> bool:
         """Whether no parameter touches any entry."""
-        return self.matrix.nnz == 0
+        return not self.parts
 
-    def evaluate(
-        self, theta: Float[np.ndarray, "batch p"]
-    ) -> Float[np.ndarray, "batch_or_1 entries"]:
-        """Return the entries for each row of θ; one row only if nothing depends on θ.
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Indices of the parameters that touch some entry."""
+        return tuple(index for index, _ in self.parts)
 
-        The adjoint of its linear part is `adjoint`.
+    def evaluate(self, values: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Return the entries, (batch, entries), or (1, entries) if all instances share them.
+
+        Args:
+            values: one array for each parameter, (1, size) or (batch, size).
+            batch: number of instances.
+
+        Notes:
+            The adjoint of the linear part is `add_adjoint_to`.
         """
-        if self.is_constant:
-            return self.offset[None, :]
-        return (self.matrix @ theta.T + self.offset[:, None]).T
+        base = self.offset[None, :]
+        shared = [part for part in self.parts if values[part[0]].shape[0] == 1]
+        if shared:
+            base = base.copy()
+            for index, sparse_map in shared:
+                sparse_map.add_to(base, values[index])
+        if len(shared) == len(self.parts):
+            return base
+        result = np.empty((batch, len(self.offset)))
+        result[:] = base
+        for index, sparse_map in self.parts:
+            if values[index].shape[0] != 1:
+                sparse_map.add_to(result, values[index])
+        return result
 
-    def adjoint(
-        self, entries_bar: Float[np.ndarray, "batch entries"]
-    ) -> Float[np.ndarray, "batch p"]:
-        """Return the cotangent of θ for a cotangent of the entries."""
-        return (self.matrix.T @ entries_bar.T).T
+    def add_adjoint_to(
+        self, values_bar: Sequence[np.ndarray | None], entries_bar: Float[np.ndarray, "batch entries"]
+    ) -> None:
+        """Add the cotangent of each parameter to `values_bar`, skipping those that are None.
+
+        One with a single row receives the sum over the batch.
+        """
+        total: np.ndarray | None = None
+        for index, sparse_map in self.parts:
+            value_bar = values_bar[index]
+            if value_bar is None:
+                continue
+            if value_bar.shape[0] == entries_bar.shape[0]:
+                sparse_map.add_adjoint_to(value_bar, entries_bar)
+                continue
+            if total is None:
+                total = entries_bar.sum(axis=0, keepdims=True)
+            sparse_map.add_adjoint_to(value_bar, total)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,13 +115,20 @@ class QuadraticForm:
 
     matrix: sp.csr_array
 
-    def evaluate(self, theta: Float[np.ndarray, "batch p"]) -> Float[np.ndarray, " batch"]:
-        """Return the value for each row of θ."""
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value does not depend on θ."""
+        return self.matrix[:-1].nnz == 0
+
+    def evaluate(self, theta: Float[np.ndarray, "rows p"]) -> Float[np.ndarray, " rows"]:
+        """Return the value for each row of the stacked θ."""
+        if self.is_constant:
+            return np.full(theta.shape[0], 0.5 * self.matrix[-1, -1])
         extended = np.concatenate([theta, np.ones((theta.shape[0], 1))], axis=1)
         return 0.5 * np.einsum("bi,bi->b", extended, (self.matrix @ extended.T).T)
 
-    def gradient(self, theta: Float[np.ndarray, "batch p"]) -> Float[np.ndarray, "batch p"]:
-        """Return the gradient in θ for each row of θ."""
+    def gradient(self, theta: Float[np.ndarray, "rows p"]) -> Float[np.ndarray, "rows p"]:
+        """Return the gradient in θ for each row of the stacked θ."""
         extended = np.concatenate([theta, np.ones((theta.shape[0], 1))], axis=1)
         return (self.matrix @ extended.T).T[:, :-1]
 
@@ -77,26 +142,62 @@ class ParametricConeProgram:
 
     Attributes:
         structure: sizes, patterns, cones.
-        num_parameters: p, the length of θ.
+        parameter_sizes: length of each parameter; p is their sum.
         P, q, A, b: the four affine maps, entries ordered as in `ConeProgramBatch`.
         objective_constant: added to ½xᵀPx + qᵀx to give the canonical objective.
     """
 
     structure: ConeProgramStructure
-    num_parameters: int
+    parameter_sizes: tuple[int, ...]
     P: AffineMap
     q: AffineMap
     A: AffineMap
     b: AffineMap
     objective_constant: QuadraticForm
 
-    def evaluate(self, theta: Float[np.ndarray, "batch p"]) -> ConeProgramBatch:
-        """Return the batch of cone programs for a batch of parameter values."""
-        return ConeProgramBatch(
-            self.structure,
-            theta.shape[0],
-            self.P.evaluate(theta),
-            self.q.evaluate(theta),
-            self.A.evaluate(theta),
-            self.b.evaluate(theta),
-        )
+    @property
+    def num_parameters(self) -> int:
+        """p, the length of θ."""
+        return sum(self.parameter_sizes)
+
+    @property
+    def blocks(self) -> tuple[AffineMap, AffineMap, AffineMap, AffineMap]:
+        """The maps of P, q, A and b, in this order."""
+        return (self.P, self.q, self.A, self.b)
+
+    def evaluate(self, values: Sequence[np.ndarray], batch: int) -> ConeProgramBatch:
+        """Return the batch of cone programs.
+
+        Args:
+            values: one array for each parameter, (1, size) or (batch, size), C order.
+            batch: number of instances.
+        """
+        P, q, A, b = (block.evaluate(values, batch) for block in self.blocks)
+        return ConeProgramBatch(self.structure, batch, P, q, A, b)
+
+    def needs(self, wanted: Sequence[bool]) -> tuple[bool, bool, bool, bool]:
+        """Return which of P, q, A, b any of the wanted parameters touches."""
+        P, q, A, b = (any(wanted[i] for i in block.parameters) for block in self.blocks)
+        return P, q, A, b
+
+    def add_adjoint_to(
+        self, values_bar: Sequence[np.ndarray | None], cotangent: ConeProgramCotangent
+    ) -> None:
+        """Add the cotangent of each parameter to `values_bar`: the adjoint of `evaluate`.
+
+        Args:
+            values_bar: as `values`, to be added to; None for parameters not wanted.
+            cotangent: of the data; blocks that are None count as zero.
+        """
+        entries = (cotangent.P, cotangent.q, cotangent.A, cotangent.b)
+        for block, entries_bar in zip(self.blocks, entries, strict=True):
+            if entries_bar is not None and block.parts:
+                block.add_adjoint_to(values_bar, entries_bar)
+
+    def stack(self, values: Sequence[np.ndarray]) -> Float[np.ndarray, "rows p"]:
+        """Return θ with one row, or one for each instance if any parameter has several."""
+        rows = max((value.shape[0] for value in values), default=1)
+        if any(value.shape[0] == 0 for value in values):
+            rows = 0
+        columns = [np.broadcast_to(value, (rows, value.shape[1])) for value in values]
+        return np.concatenate([*columns, np.empty((rows, 0))], axis=1)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cone program between CVXPY's form and the reduced one, with what must be kept."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+
+from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.program.batch import ConeProgramStructure
+from cvxlayer.program.parametric import AffineMap, ParametricConeProgram, QuadraticForm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CanonicalForm:
+    """minimize ½xᵀPx + qᵀx + c subject to Ax + s = b, s ∈ K, everything affine in θ.
+
+    Attributes:
+        P: n × n, symmetric, both triangles.
+        q: n × 1.
+        A: m × n.
+        b: m × 1.
+        constant: c = ½ [θ; 1]ᵀ constant [θ; 1], symmetric.
+        cones: K.
+        is_kept_variable: mask of the variables that must stay.
+        row_group: for each row, the number of the constraint it belongs to; −1 for rows
+            that must stay, because a constraint of the user needs its dual.
+        variables: for each variable, its index in CVXPY's form.
+        rows: for each row, its index in CVXPY's form.
+    """
+
+    P: AffineMatrix
+    q: AffineMatrix
+    A: AffineMatrix
+    b: AffineMatrix
+    constant: sp.csr_array
+    cones: ConeProduct
+    is_kept_variable: np.ndarray
+    row_group: np.ndarray
+    variables: np.ndarray
+    rows: np.ndarray
+
+    def to_program(self, parameter_sizes: tuple[int, ...]) -> ParametricConeProgram:
+        """Return the same program as sparse affine maps."""
+        upper = self.P.row <= self.P.column
+        triangle = AffineMatrix.of_terms(
+            self.P.shape,
+            self.P.num_parameters,
+            self.P.row[upper],
+            self.P.column[upper],
+            self.P.parameter[upper],
+            self.P.value[upper],
+        )
+        P_indptr, P_indices, P_matrix, P_offset = triangle.compressed()
+        A_indptr, A_indices, A_matrix, A_offset = self.A.compressed()
+        structure = ConeProgramStructure(
+            self.P.shape[0], self.cones, P_indptr, P_indices, A_indptr, A_indices
+        )
+        return ParametricConeProgram(
+            structure,
+            parameter_sizes,
+            AffineMap.of(P_matrix, P_offset, parameter_sizes),
+            _dense_map(self.q, parameter_sizes),
+            AffineMap.of(A_matrix, A_offset, parameter_sizes),
+            _dense_map(self.b, parameter_sizes),
+            QuadraticForm(self.constant),
+        )
+
+
+def _dense_map(column: AffineMatrix, parameter_sizes: tuple[int, ...]) -> AffineMap:
+    """Return a column of affine entries as a map that stores every entry."""
+    lifted = column.lift()
+    offset = lifted[:, [column.num_parameters]].toarray().ravel()
+    return AffineMap.of(
+        sp.csr_array(lifted[:, : column.num_parameters]), offset, parameter_sizes
+    )

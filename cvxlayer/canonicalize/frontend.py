@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads CVXPY's canonical tensors: a DPP problem comes in, a `CanonicalForm` goes out.
+
+CVXPY writes s = Ã x + b̃ with Ã and b̃ affine in its own parameter vector (Fortran order,
+reduced for parameters with attributes). We take A = −Ã, b = b̃, a symmetric P, and θ in
+call order and C order; parameters that are not inputs become constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.canonicalize.form import CanonicalForm
+from cvxlayer.canonicalize.leaves import (
+    canonical_from_full,
+    full_from_canonical,
+    full_value,
+)
+from cvxlayer.canonicalize.rules import describe_unsupported_cone
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.errors import UnsupportedProblemError
+
+# Any solver that keeps quadratic objectives, takes bounds as constraints and has all cones:
+# it is only asked for its form, never to solve.
+_FORM_OF = cp.CLARABEL
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CanonicalizedProblem:
+    """CVXPY's form of a problem, and where the user's variables and duals are in it.
+
+    Attributes:
+        form: the cone program.
+        sign: −1 for a problem that maximizes.
+        variable_maps: for each variable of the problem, by id: matrix from x to its full
+            value in C order.
+        dual_maps: for each constraint, by id: matrices from y to its dual variables.
+    """
+
+    form: CanonicalForm
+    sign: float
+    variable_maps: dict[int, sp.csr_array]
+    dual_maps: dict[int, tuple[sp.csr_array, ...]]
+
+
+def read_problem(problem: cp.Problem, parameters: Sequence[cp.Parameter]) -> CanonicalizedProblem:
+    """Read the cone program of a problem that passed `rules.check_problem`.
+
+    Raises:
+        UnsupportedProblemError: it needs a cone other than zero, nonnegative and second
+            order, or CVXPY gave a form that keeps part of the constraints elsewhere.
+        ParameterValueError: a parameter that is not an input has no value.
+    """
+    # A fresh Problem, so that the user's own cache of canonical data is left alone.
+    fresh = cp.Problem(problem.objective, problem.constraints)
+    data, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
+    program = data[cp.settings.PARAM_PROB]
+    _check_nothing_is_elsewhere(program)
+    cones = _read_cones(problem, program)
+    constraint_ids = _trace_constraints(problem, inverse_data)
+    basis = _parameter_basis(fresh, program, chain, parameters)
+    form = _read_form(program, basis, cones)
+    variable_maps = {
+        variable.id: _variable_map(variable, program, inverse_data)
+        for variable in problem.variables()
+    }
+    rows = _rows_of_constraints(program)
+    dual_maps = {
+        constraint.id: _dual_maps(constraint, rows.get(constraint_ids[constraint.id]), program)
+        for constraint in problem.constraints
+    }
+    form = _mark_kept(form, program, variable_maps, set(constraint_ids.values()))
+    sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
+    return CanonicalizedProblem(form, sign, variable_maps, dual_maps)
+
+
+def _check_nothing_is_elsewhere(program: Any) -> None:
+    """Refuse direct cones and bounds outside A: whoever ignores them drops constraints."""
+    elsewhere = [
+        getattr(program, name, None) is not None
+        for name in ("lower_bounds", "upper_bounds", "lb_tensor", "ub_tensor")
+    ]
+    if any(elsewhere) or getattr(program, "dir_cones", None):
+        raise UnsupportedProblemError(
+            f"CVXPY {cp.__version__} keeps bounds or cones of this problem outside its constraint "
+            "matrix. cvxlayer reads constraints from the matrix alone: write the bounds of "
+            "variables as constraints, or use a CVXPY version that the documentation lists."
+        )
+
+
+def _read_cones(problem: cp.Problem, program: Any) -> ConeProduct:
+    """Return the cones of the rows, which CVXPY orders as `ConeProduct` does."""
+    for constraint in program.constraints:
+        if type(constraint).__name__ not in ("Zero", "NonNeg", "SOC"):
+            raise UnsupportedProblemError(describe_unsupported_cone(problem, constraint))
+    dims = program.cone_dims
+    return ConeProduct(int(dims.zero), int(dims.nonneg), tuple(int(d) for d in dims.soc))
+
+
+def _trace_constraints(problem: cp.Problem, inverse_data: Sequence[Any]) -> dict[int, int]:
+    """Return, for each constraint of the user, the id it has in the cone program."""
+    current = {constraint.id: constraint.id for constraint in problem.constraints}
+    for inverse in inverse_data[:-1]:
+        if isinstance(inverse, tuple) and len(inverse) == 3:  # attributes → constraints
+            step = inverse[2]
+        elif isinstance(inverse, dict):
+            step = inverse.get("cons_id_map", {})
+        else:
+            step = getattr(inverse, "cons_id_map", {})
+        current = {user: step.get(place, place) for user, place in current.items()}
+    return current
+
+
+def _parameter_basis(
+    problem: cp.Problem, program: Any, chain: Any, parameters: Sequence[cp.Parameter]
+) -> sp.csr_array:
+    """Return S with [CVXPY's parameters; 1] = S [θ; 1]."""
+    starts = np.cumsum([0, *(parameter.size for parameter in parameters)])
+    start_of = {p.id: int(s) for p, s in zip(parameters, starts, strict=False)}
+    num_parameters = int(starts[-1])
+    new_ids: dict[int, list[int]] = {}
+    for reduction in chain.reductions:
+        new_ids.update(getattr(reduction, "param_id_map", {}) or {})
+    size_of = {parameter.id: parameter.size for parameter in program.parameters}
+    total = sum(size_of.values())
+    rows, columns, values = [np.array([total])], [np.array([num_parameters])], [np.ones(1)]
+    for parameter in problem.parameters():
+        (place,) = new_ids.get(parameter.id, [parameter.id])
+        if place not in size_of:
+            continue
+        pick = sp.coo_array(canonical_from_full(parameter, size_of[place]))
+        row = pick.row + program.param_id_to_col[place]
+        if parameter.id in start_of:
+            column, value = pick.col + start_of[parameter.id], pick.data
+        else:
+            column = np.full(len(row), num_parameters)
+            value = pick.data * full_value(parameter)[pick.col]
+        rows.append(row)
+        columns.append(column)
+        values.append(value)
+    return sp.csr_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
+        shape=(total + 1, num_parameters + 1),
+    )
+
+
+def _read_form(program: Any, basis: sp.csr_array, cones: ConeProduct) -> CanonicalForm:
+    """Read P, q, A and b from CVXPY's tensors."""
+    n, m = int(program.x.size), cones.size
+    num_parameters = basis.shape[1] - 1
+    affine = AffineMatrix.of_tensor(_times(program.A, basis), m, n + 1)
+    A = affine.take(None, np.arange(n)).scale_rows(-np.ones(m))
+    b = affine.take(None, np.array([n]))
+    objective = AffineMatrix.of_tensor(_times(program.q, basis), n + 1, 1)
+    q = objective.take(np.arange(n), None)
+    constant = objective.take(np.array([n]), None).lift()
+    empty = sp.csr_array((n * n, num_parameters + 1))
+    tensor = empty if program.P is None else _times(program.P, basis)
+    P = AffineMatrix.of_tensor(tensor, n, n)
+    half = np.full(n, 0.5)
+    P = P.scale_rows(half) + P.T.scale_rows(half)
+    return CanonicalForm(
+        P,
+        q,
+        A,
+        b,
+        border(constant),
+        cones,
+        np.zeros(n, dtype=bool),
+        np.full(m, -1),
+        np.arange(n),
+        np.arange(m),
+    )
+
+
+def border(linear: sp.csr_array) -> sp.csr_array:
+    """Return the symmetric M with ½ [θ; 1]ᵀ M [θ; 1] = linear · [θ; 1]."""
+    size = linear.shape[1]
+    last = sp.csr_array((np.ones(1), (np.array([size - 1]), np.array([0]))), shape=(size, 1))
+    half = sp.csr_array(last @ linear)
+    return sp.csr_array(half + half.T)
+
+
+def _times(tensor: sp.sparray, basis: sp.csr_array) -> sp.coo_array:
+    """Return tensor · basis, compressing the (often huge and empty) rows first."""
+    terms = sp.coo_array(tensor)
+    entries, place = np.unique(terms.row.astype(np.int64), return_inverse=True)
+    compressed = sp.csr_array(
+        (terms.data, (place, terms.col)), shape=(len(entries), terms.shape[1])
+    )
+    product = sp.coo_array(compressed @ basis)
+    return sp.coo_array(
+        (product.data, (entries[product.row], product.col.astype(np.int64))),
+        shape=(terms.shape[0], basis.shape[1]),
+    )
+
+
+def _variable_map(variable: Any, program: Any, inverse_data: Sequence[Any]) -> sp.csr_array:
+    """Return the matrix from x to the full value of a variable."""
+    n = int(program.x.size)
+    stored = variable
+    for inverse in inverse_data[:-1]:
+        if isinstance(inverse, tuple) and len(inverse) == 3:
+            stored = inverse[0].get(variable.id, variable)
+    if stored.id not in program.var_id_to_col:
+        # CVXPY drops variables of size zero, and those nothing depends on (it reports 0).
+        return sp.csr_array((variable.size, n))
+    start = int(program.var_id_to_col[stored.id])
+    block = sp.coo_array(full_from_canonical(variable, int(stored.size)))
+    return sp.csr_array((block.data, (block.row, block.col + start)), shape=(variable.size, n))
+
+
+def _rows_of_constraints(program: Any) -> dict[int, np.ndarray]:
+    """Return the rows of each constraint of the cone program, by id."""
+    ends = np.cumsum([0, *(int(constraint.size) for constraint in program.constraints)])
+    return {
+        constraint.id: np.arange(ends[i], ends[i + 1])
+        for i, constraint in enumerate(program.constraints)
+    }
+
+
+def _dual_maps(
+    constraint: Any, rows: np.ndarray | None, program: Any
+) -> tuple[sp.csr_array, ...]:
+    """Return the matrices from y to the dual variables of a constraint of the user."""
+    m = sum(int(c.size) for c in program.constraints)
+    if rows is None:  # dropped by CVXPY: of size zero
+        return tuple(sp.csr_array((dual.size, m)) for dual in constraint.dual_variables)
+    if isinstance(constraint, cp.SOC):
+        blocks = rows.reshape(constraint.args[0].size, -1)
+        tail = blocks[:, 1:] if constraint.axis == 1 else blocks[:, 1:].T
+        places = [blocks[:, 0], tail.reshape(-1)]
+    else:
+        places = [rows.reshape(constraint.shape, order="F").ravel()]
+    return tuple(
+        sp.csr_array((np.ones(len(p)), (np.arange(len(p)), p)), shape=(len(p), m))
+        for p in places
+    )
+
+
+def _mark_kept(
+    form: CanonicalForm,
+    program: Any,
+    variable_maps: dict[int, sp.csr_array],
+    user_constraints: set[int],
+) -> CanonicalForm:
+    """Protect what the user can ask for: variables, and rows of the user's constraints."""
+    is_kept = np.zeros(form.P.shape[0], dtype=bool)
+    for matrix in variable_maps.values():
+        is_kept[matrix.indices] = True
+    groups = [
+        np.full(int(constraint.size), -1 if constraint.id in user_constraints else number)
+        for number, constraint in enumerate(program.constraints)
+    ]
+    row_group = np.concatenate([*groups, np.empty(0, dtype=int)])
+    return dataclasses.replace(form, is_kept_variable=is_kept, row_group=row_group)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hallway: the only file that sees canonicalize, solve and differentiate.
+
+CVXPY problem → `CompiledProgram`; values → `ProgramSolution`; cotangents → cotangents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cvxlayer.errors import Status
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.objective import add_value_cotangent, objective_value
+from cvxlayer.program.parameters import OutputSpec, ParameterSpec
+from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.recovery import RecoveredOutput, Recovery
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import AbstractBackend, Settings
+
+
+class ConeDerivative(Protocol):
+    """What differentiates solutions of cone programs; see `differentiate`."""
+
+    def setup(self, structure: ConeProgramStructure) -> Any:
+        """Do the work that depends on the structure alone."""
+        ...
+
+    def vjp(
+        self,
+        prepared: Any,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        x_bar: np.ndarray | None,
+        y_bar: np.ndarray | None,
+        s_bar: np.ndarray | None,
+        *,
+        needs: tuple[bool, bool, bool, bool],
+        threads: int | None,
+    ) -> ConeProgramCotangent:
+        """Return the cotangent of the data."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProgramSolution:
+    """The answers to one batch, and what their derivative needs.
+
+    Attributes:
+        program: what was solved.
+        values: the values it was solved at, one array for each parameter.
+        batch: the cone programs.
+        cone: their solutions, in canonical scaling.
+        has_solution: which instances have one.
+        outputs: for each output, (batch, size) in user scaling and C order; NaN in rows
+            without a solution.
+        settings: those of the solve.
+    """
+
+    program: CompiledProgram
+    values: tuple[np.ndarray, ...]
+    batch: ConeProgramBatch
+    cone: ConeSolution
+    has_solution: Bool[np.ndarray, " batch"]
+    outputs: tuple[Float[np.ndarray, "batch size"], ...]
+    settings: Settings
+
+    @functools.cached_property
+    def value(self) -> Float[np.ndarray, " batch"]:
+        """Optimal objective in the user's sense.
+
+        As CVXPY reports it: ±∞ for infeasible and unbounded rows, NaN for other failures.
+        """
+        program = self.program.program
+        value = objective_value(self.batch, self.cone.x)
+        value += program.objective_constant.evaluate(program.stack(self.values))
+        value[~self.has_solution] = np.nan
+        value[self.cone.status == Status.INFEASIBLE] = np.inf
+        value[self.cone.status == Status.UNBOUNDED] = -np.inf
+        return self.program.recovery.sign * value
+
+    def dual(self, constraint: Any) -> tuple[Float[np.ndarray, "batch size"], ...]:
+        """Return the dual variables of a constraint, in the order of its `dual_variables`.
+
+        Args:
+            constraint: a constraint of the problem, or its place among the constraints.
+
+        Raises:
+            ValueError: the problem does not contain the constraint.
+        """
+        return tuple(
+            self.program.read(self.cone, self.has_solution, self.program.recovery.duals[place])
+            for place in self.program.recovery.find_duals(constraint)
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledProgram:
+    """A problem compiled once, to be solved and differentiated in batches.
+
+    Immutable and free of state between calls; safe to share between threads, to copy and
+    to pickle.
+
+    Attributes:
+        parameters: the inputs, in call order.
+        program: the reduced cone program, affine in the parameters.
+        recovery: the way back to the user's variables and duals.
+    """
+
+    parameters: tuple[ParameterSpec, ...]
+    program: ParametricConeProgram
+    recovery: Recovery
+    # What backends and derivatives prepared for the structure; a cache, never pickled.
+    _prepared: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, repr=False
+    )
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """The outputs, in call order."""
+        return tuple(output.spec for output in self.recovery.outputs)
+
+    def dual_specs(self, constraint: Any) -> tuple[OutputSpec, ...]:
+        """Return name and shape of each dual variable of a constraint.
+
+        Raises:
+            ValueError: the problem does not contain the constraint.
+        """
+        places = self.recovery.find_duals(constraint)
+        return tuple(self.recovery.duals[place].spec for place in places)
+
+    def solve(
+        self,
+        values: Sequence[Float[np.ndarray, "batch_or_1 size"]],
+        *,
+        backend: AbstractBackend,
+        settings: Settings | None = None,
+        batch: int | None = None,
+    ) -> ProgramSolution:
+        """Solve a batch.
+
+        Args:
+            values: one float64 C-contiguous array for each parameter, (1, size) when all
+                instances share it, else (batch, size), flattened in C order.
+            backend: the solver.
+            settings: its settings.
+            batch: number of instances; by default the largest number of rows.
+
+        Returns:
+            One row for each instance, in user scaling; a failed one has a status and NaN.
+        """
+        rows = [value.shape[0] for value in values]
+        if batch is None:
+            batch = next((count for count in rows if count != 1), 1)
+        settings = settings or Settings()
+        cone_programs = self.program.evaluate(values, batch)
+        cone = backend.solve(self._prepare(backend), cone_programs, settings)
+        has_solution = cone.status <= Status.INACCURATE
+        outputs = tuple(
+            self.read(cone, has_solution, output) for output in self.recovery.outputs
+        )
+        return ProgramSolution(
+            self, tuple(values), cone_programs, cone, has_solution, outputs, settings
+        )
+
+    def vjp(
+        self,
+        solution: ProgramSolution,
+        outputs_bar: Sequence[np.ndarray | None],
+        value_bar: np.ndarray | None = None,
+        needs: Sequence[bool] | None = None,
+        *,
+        duals_bar: Sequence[tuple[Any, Sequence[np.ndarray | None]]] = (),
+        derivative: ConeDerivative | None = None,
+    ) -> tuple[tuple[np.ndarray | None, ...], np.ndarray | None]:
+        """Return the cotangent of each parameter: the adjoint of the derivative of `solve`.
+
+        Args:
+            solution: what `solve` returned.
+            outputs_bar: cotangent of each output, (batch, size), or None for zero.
+            value_bar: cotangent of the value, (batch,), or None.
+            needs: which parameters need a cotangent; by default all.
+            duals_bar: (constraint, one cotangent for each of its dual variables).
+            derivative: the engine; by default ours.
+
+        Returns:
+            One array for each parameter, shaped like its values (so summed over the batch
+            for (1, size)), None where not needed; and the relative residual of each row's
+            adjoint system, None when no system had to be solved.
+
+        Notes:
+            Rows without a solution contribute exactly zero, whatever their cotangents hold.
+        """
+        if needs is None:
+            needs = [True] * len(self.parameters)
+        values_bar = [
+            np.zeros(value.shape) if need else None
+            for value, need in zip(solution.values, needs, strict=True)
+        ]
+        x_bar, y_bar = self._canonical_cotangents(solution, outputs_bar, duals_bar)
+        block_needs = self.program.needs(needs)
+        residual = None
+        if (x_bar is not None or y_bar is not None) and any(block_needs):
+            derivative = derivative or default_derivative()
+            cotangent = derivative.vjp(
+                self._prepare(derivative),
+                solution.batch,
+                solution.cone,
+                x_bar,
+                y_bar,
+                None,
+                needs=block_needs,
+                threads=solution.settings.threads,
+            )
+            self.program.add_adjoint_to(values_bar, cotangent)
+            residual = cotangent.residual
+        if value_bar is not None:
+            rows = np.where(solution.has_solution, value_bar, 0.0) * self.recovery.sign
+            add_value_cotangent(
+                self.program, values_bar, rows, solution.values, solution.cone, block_needs
+            )
+        return tuple(values_bar), residual
+
+    def read(
+        self, cone: ConeSolution, has_solution: np.ndarray, output: RecoveredOutput
+    ) -> Float[np.ndarray, "batch size"]:
+        """Return one output of each instance, NaN where there is no solution."""
+        rows = output.read(cone.x, cone.y)
+        if not has_solution.all():
+            rows[~has_solution] = np.nan
+        return rows
+
+    def _canonical_cotangents(
+        self,
+        solution: ProgramSolution,
+        outputs_bar: Sequence[np.ndarray | None],
+        duals_bar: Sequence[tuple[Any, Sequence[np.ndarray | None]]],
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the cotangents of x and y, zero in rows without a solution."""
+        outputs = list(self.recovery.outputs)
+        cotangents = list(outputs_bar)
+        for constraint, dual_bars in duals_bar:
+            outputs += [self.recovery.duals[i] for i in self.recovery.find_duals(constraint)]
+            cotangents += dual_bars
+        shape = solution.batch.structure.num_variables, solution.batch.structure.num_rows
+        x_bar, y_bar = self.recovery.adjoint(solution.batch.size, *shape, outputs, cotangents)
+        if not solution.has_solution.all():
+            for bar in (x_bar, y_bar):
+                if bar is not None:
+                    bar[~solution.has_solution] = 0.0
+        return x_bar, y_bar
+
+    def _prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
+        """Return what an engine prepared for the structure, once for each engine."""
+        prepared = self._prepared.get(engine)
+        if prepared is None:
+            # Two threads may both do this the first time; either result serves.
+            prepared = self._prepared[engine] = engine.setup(self.program.structure)
+        return prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("parameters", "program", "recovery")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_prepared", weakref.WeakKeyDictionary())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledProgram:
+        return self  # immutable
+
+
+def compile_problem(
+    problem: Any, parameters: Sequence[Any], variables: Sequence[Any], *, gp: bool = False
+) -> CompiledProgram:
+    """Compile a DPP problem.
+
+    Args:
+        problem: a `cvxpy.Problem`, to minimize or to maximize.
+        parameters: the parameters that become inputs, in call order; others must have a
+            value and are constants.
+        variables: what to return, in order: variables and duals of constraints
+            (`constraint.dual_variables[i]`).
+        gp: whether the problem is a geometric program.
+
+    Raises:
+        NotDppError: the problem is not DCP or not DPP; names the expression.
+        ValueError: `parameters` or `variables` do not fit the problem.
+        UnsupportedProblemError: the problem is valid but outside what we can solve.
+    """
+    # CVXPY takes seconds to import; a compiled program does not need it.
+    from cvxlayer.canonicalize.assemble import canonicalize
+
+    canonical = canonicalize(problem, parameters, variables, gp=gp)
+    return CompiledProgram(canonical.parameters, canonical.program, canonical.recovery)
+
+
+@functools.cache
+def default_derivative() -> ConeDerivative:
+    """Return the derivative engine used when none is named."""
+    from cvxlayer.differentiate.native import NativeDerivative  # needs the compiled core
+
+    return NativeDerivative()

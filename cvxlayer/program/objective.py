@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimal value of a cone program and its gradient.
+
+By the envelope theorem the value moves with the data alone: with L = ½xᵀPx + qᵀx + yᵀ(Ax − b)
+held at the solution, dV = ½xᵀdP x + dqᵀx + yᵀ(dA x − db).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.solution import ConeSolution
+
+
+def columns_of(indptr: np.ndarray) -> np.ndarray:
+    """Return the column of each stored entry of a CSC pattern."""
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+
+
+def objective_value(
+    batch: ConeProgramBatch, x: Float[np.ndarray, "batch n"]
+) -> Float[np.ndarray, " batch"]:
+    """Return ½xᵀPx + qᵀx of each instance."""
+    value = np.einsum("bi,bi->b", np.broadcast_to(batch.q, x.shape), x)
+    structure = batch.structure
+    if structure.num_P:
+        row, column = structure.P_indices, columns_of(structure.P_indptr)
+        products = x[:, row] * x[:, column]
+        # An entry above the diagonal stands for two of P.
+        products *= np.where(row == column, 0.5, 1.0)
+        value += np.einsum("bi,bi->b", np.broadcast_to(batch.P, products.shape), products)
+    return value
+
+
+def add_value_cotangent(
+    program: ParametricConeProgram,
+    values_bar: Sequence[np.ndarray | None],
+    value_bar: Float[np.ndarray, " batch"],
+    values: Sequence[np.ndarray],
+    solution: ConeSolution,
+    needs: tuple[bool, bool, bool, bool],
+) -> None:
+    """Add the cotangent of the canonical value to that of the parameters.
+
+    Args:
+        program: what was solved.
+        values_bar: to be added to; None for parameters not wanted.
+        value_bar: zero in rows without a solution.
+        values: where it was solved.
+        solution: at these values.
+        needs: which of P, q, A, b a wanted parameter touches.
+    """
+    structure, weight = program.structure, value_bar[:, None]
+    is_used = weight != 0.0  # rows without a solution may hold anything
+    x, y = np.where(is_used, solution.x, 0.0), np.where(is_used, solution.y, 0.0)
+    P_bar = A_bar = None
+    if needs[0]:
+        row, column = structure.P_indices, columns_of(structure.P_indptr)
+        P_bar = weight * np.where(row == column, 0.5, 1.0) * x[:, row] * x[:, column]
+    if needs[2]:
+        A_bar = weight * y[:, structure.A_indices] * x[:, columns_of(structure.A_indptr)]
+    cotangent = ConeProgramCotangent(
+        P_bar,
+        weight * x if needs[1] else None,
+        A_bar,
+        -weight * y if needs[3] else None,
+        np.zeros(len(value_bar)),
+    )
+    program.add_adjoint_to(values_bar, cotangent)
+    if program.objective_constant.is_constant:
+        return
+    gradient = weight * program.objective_constant.gradient(program.stack(values))
+    ends = np.cumsum([0, *program.parameter_sizes])
+    for index, bar in enumerate(values_bar):
+        if bar is not None:
+            part = gradient[:, ends[index] : ends[index + 1]]
+            bar += part.sum(axis=0, keepdims=True) if bar.shape[0] == 1 else part
