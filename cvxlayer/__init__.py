@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CVXPY problems as batched, differentiable layers for PyTorch, JAX and NumPy."""
+
+from cvxlayer import errors
+from cvxlayer.compiler import CompiledProgram
+from cvxlayer.compiler import compile_problem as compile  # noqa: A004 (as `re.compile`)
+from cvxlayer.errors import Status
+from cvxlayer.layer import Layer
+from cvxlayer.program.solution import Solution
+from cvxlayer.solve.backend import AbstractBackend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Layer",
+    "compile",
+    "CompiledProgram",
+    "Solution",
+    "Status",
+    "AbstractBackend",
+    "errors",
+    "__version__",
+]

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of a layer, without a framework: values in, answers out, cotangents back.
+
+Every adapter calls this body with float64 NumPy arrays; what is left to an adapter is to
+convert arrays and to register the derivative with its framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayer.compiler import CompiledProgram, ProgramSolution, compile_problem
+from cvxlayer.errors import (
+    DerivativeWarning,
+    InaccurateWarning,
+    ParameterValueError,
+    SolverError,
+    Status,
+)
+from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
+from cvxlayer.options import LayerOptions, OnFailure, refuse_geometric, resolve_options
+from cvxlayer.program.parameters import OutputSpec, ParameterSpec
+from cvxlayer.program.solution import Residuals, Solution
+from cvxlayer.solve.backend import parse_settings
+
+# Where the derivative is unique, the adjoint system is solved to rounding, far below this.
+_LARGE_ADJOINT_RESIDUAL = 1e-4
+
+PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], tuple[np.ndarray | None, ...]]
+"""(cotangents of some arrays, which inputs need one) ↦ cotangents of the inputs."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """Some arrays of an answer with the adjoint of the map from the inputs to them.
+
+    Attributes:
+        arrays: batch dimensions first, float64; NaN in rows without a solution.
+        pull_back: their cotangents (None for zero) ↦ cotangents of the inputs, in the
+            shapes the inputs were given in. Rows without a solution contribute exactly
+            zero, whatever their cotangents hold: these are often NaN because the rows are.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    pull_back: PullBack
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one call computed.
+
+    Attributes:
+        inputs: the values it was computed at.
+        solution: the answers, one row per instance.
+    """
+
+    inputs: InputBatch
+    solution: ProgramSolution
+
+    def read_outputs(self) -> Reading:
+        """Return the requested variables and duals."""
+        specs = self.solution.program.outputs
+        return Reading(self._shaped(self.solution.outputs, specs), self._pull_back_outputs)
+
+    def read_value(self) -> Reading:
+        """Return the optimal objective, in the user's sense, as the only array."""
+        value = self.solution.value.reshape(self.inputs.batch_shape)
+        return Reading((value,), self._pull_back_value)
+
+    def read_dual(self, constraint: Any) -> Reading:
+        """Return the duals of a constraint, in the order of its `dual_variables`.
+
+        Raises:
+            ValueError: the problem does not contain the constraint.
+        """
+        specs = self.solution.program.dual_specs(constraint)
+        arrays = self._shaped(self.solution.dual(constraint), specs)
+        return Reading(arrays, functools.partial(self._pull_back_dual, constraint))
+
+    def report(
+        self, variables: tuple[Any, ...], value: Any, find_dual: Callable[[Any], Any]
+    ) -> Solution[Any]:
+        """Return the user's `Solution`, with arrays as the adapter converted them."""
+        cone, shape = self.solution.cone, self.inputs.batch_shape
+        return Solution(
+            variables,
+            value,
+            cone.status.reshape(shape) if shape else Status(int(cone.status[0])),
+            cone.iterations.reshape(shape),
+            Residuals(
+                cone.primal_residual.reshape(shape),
+                cone.dual_residual.reshape(shape),
+                cone.gap.reshape(shape),
+            ),
+            cone.solve_seconds,
+            find_dual,
+        )
+
+    def failure(self, solution: Solution[Any]) -> SolverError:
+        """Return the error that lists every failed row."""
+        rows = [int(row) for row in np.flatnonzero(~self.solution.has_solution)]
+        statuses = [Status(int(self.solution.cone.status[row])) for row in rows]
+        return SolverError([self._batch_index(row) for row in rows], statuses, solution)
+
+    def _shaped(
+        self, rows: Sequence[np.ndarray], specs: Sequence[OutputSpec]
+    ) -> tuple[np.ndarray, ...]:
+        batch_shape = self.inputs.batch_shape
+        return tuple(
+            row.reshape(batch_shape + spec.shape) for row, spec in zip(rows, specs, strict=True)
+        )
+
+    def _rows(self, cotangent: np.ndarray | None) -> np.ndarray | None:
+        """Return a cotangent as one contiguous row per instance."""
+        if cotangent is None:
+            return None
+        count = self.inputs.size
+        return np.ascontiguousarray(cotangent).reshape(count, cotangent.size // max(count, 1))
+
+    def _pull_back_outputs(
+        self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
+    ) -> tuple[np.ndarray | None, ...]:
+        rows = [self._rows(cotangent) for cotangent in cotangents]
+        return self._finish(self.solution.program.vjp(self.solution, rows, None, needs))
+
+    def _pull_back_value(
+        self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
+    ) -> tuple[np.ndarray | None, ...]:
+        program, (value_bar,) = self.solution.program, cotangents
+        none = [None] * len(program.outputs)
+        flat = None if value_bar is None else value_bar.reshape(self.inputs.size)
+        return self._finish(program.vjp(self.solution, none, flat, needs))
+
+    def _pull_back_dual(
+        self, constraint: Any, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
+    ) -> tuple[np.ndarray | None, ...]:
+        program = self.solution.program
+        none = [None] * len(program.outputs)
+        bars = [(constraint, [self._rows(cotangent) for cotangent in cotangents])]
+        return self._finish(program.vjp(self.solution, none, None, needs, duals_bar=bars))
+
+    def _finish(
+        self, result: tuple[tuple[np.ndarray | None, ...], np.ndarray | None]
+    ) -> tuple[np.ndarray | None, ...]:
+        rows, residual = result
+        if residual is not None and residual.max(initial=0.0) > _LARGE_ADJOINT_RESIDUAL:
+            self._warn_not_unique(residual)
+        sum_to_input = self.inputs.sum_to_input
+        return tuple(
+            None if row is None else sum_to_input(index, row) for index, row in enumerate(rows)
+        )
+
+    def _warn_not_unique(self, residual: np.ndarray) -> None:
+        worst = int(np.argmax(residual))
+        count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
+        warnings.warn(
+            f"The derivative is not unique, or badly conditioned, in {count} of "
+            f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
+            f"of {residual[worst]:.1e} at batch index {self._batch_index(worst)}, above "
+            f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
+            "solution; a small quadratic term in the objective usually makes it unique.",
+            DerivativeWarning,
+            stacklevel=2,
+        )
+
+    def _batch_index(self, row: int) -> int | tuple[int, ...]:
+        shape = self.inputs.batch_shape
+        if len(shape) == 1:
+            return row
+        return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluator:
+    """A compiled program with the options of a layer; immutable.
+
+    Attributes:
+        program: what is solved and differentiated.
+        options: how.
+        rules: what the values of each parameter must satisfy.
+    """
+
+    program: CompiledProgram
+    options: LayerOptions
+    rules: tuple[InputRule, ...]
+
+    def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        """Return one value per parameter in call order; see `bind_values`."""
+        return bind_values(self.rules, positional, named)
+
+    def evaluate(
+        self,
+        arrays: Sequence[Float[np.ndarray, "..."]],
+        epsilons: Sequence[float],
+        solver_args: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
+        """Check the values, solve the batch and warn about rows that ended early.
+
+        Args:
+            arrays: float64, one per parameter, any leading batch dimensions.
+            epsilons: machine epsilon of the dtype each value was given in.
+            solver_args: override those of the layer.
+
+        Raises:
+            ShapeError: see `batch_inputs`.
+            ParameterValueError: see `batch_inputs`.
+            OptionError: see `parse_settings`.
+        """
+        backend, settings = self.options.backend, self.options.settings
+        if solver_args:
+            settings = parse_settings(backend, solver_args, settings)
+        inputs = batch_inputs(self.rules, arrays, epsilons)
+        solution = self.program.solve(
+            inputs.values, backend=backend, settings=settings, batch=inputs.size
+        )
+        if solution.cone.status.any():
+            _warn_inaccurate(solution)
+        return Evaluation(inputs, solution)
+
+    def must_raise(self, evaluation: Evaluation) -> bool:
+        """Tell whether an instance failed and `on_failure="raise"`."""
+        return self.options.on_failure is OnFailure.RAISE and not bool(
+            evaluation.solution.has_solution.all()
+        )
+
+    def describe(self) -> str:
+        """Return inputs, outputs and solver in one line."""
+
+        def words(specs: Sequence[ParameterSpec] | Sequence[OutputSpec]) -> str:
+            return ", ".join(f"{spec.name}{list(spec.shape) or ''}" for spec in specs)
+
+        program = self.program
+        return (
+            f"({words(program.parameters)}) -> ({words(program.outputs)}), "
+            f"solver={self.options.backend.name!r}"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
+        """Return itself: nothing in it changes."""
+        return self
+
+
+def build_evaluator(
+    problem: Any,
+    parameters: Sequence[Any] | None,
+    variables: Sequence[Any] | None,
+    *,
+    gp: bool,
+    **options: Any,
+) -> Evaluator:
+    """Check the options of a layer and compile its problem.
+
+    Args:
+        problem: a `cvxpy.Problem`, or a `CompiledProgram`.
+        parameters: inputs in call order; None with a compiled program.
+        variables: outputs in call order; None with a compiled program.
+        gp: must be False in this version.
+        options: see `resolve_options`.
+
+    Raises:
+        ParameterValueError: parameters or variables are missing, or given though the
+            program was compiled with its own.
+    """
+    refuse_geometric(gp)
+    resolved = resolve_options(**options)
+    if isinstance(problem, CompiledProgram):
+        if parameters is not None or variables is not None:
+            raise ParameterValueError(
+                "`Layer` was given a compiled program and also `parameters` or `variables`; "
+                "the program has its own. Pass the program alone."
+            )
+        program = problem
+    elif parameters is None or variables is None:
+        missing = "parameters" if parameters is None else "variables"
+        raise ParameterValueError(
+            f"`Layer` was given a problem without `{missing}`. Pass the list of its "
+            "parameters, then the list of the variables to return."
+        )
+    else:
+        program = compile_problem(problem, parameters, variables)
+    rules = tuple(InputRule.of(spec) for spec in program.parameters)
+    return Evaluator(program, resolved, rules)
+
+
+def _warn_inaccurate(solution: ProgramSolution) -> None:
+    cone = solution.cone
+    inaccurate = cone.status == Status.INACCURATE
+    count = int(np.count_nonzero(inaccurate))
+    if count:
+        residuals = np.maximum(np.maximum(cone.primal_residual, cone.dual_residual), cone.gap)
+        warnings.warn(
+            f"{count} of {len(inaccurate)} rows of the batch stopped short of the tolerance; "
+            f"their worst residual is {residuals[inaccurate].max():.1e}. Their values are "
+            "returned; for more accuracy raise `max_iters` or rescale the problem.",
+            InaccurateWarning,
+            stacklevel=2,
+        )

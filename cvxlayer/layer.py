@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A convex problem as a function of arrays: NumPy in, NumPy out; torch in, torch out."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Never
+
+import numpy as np
+
+from cvxlayer.errors import ParameterValueError
+from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
+from cvxlayer.options import refuse_warm_start
+from cvxlayer.program.solution import Solution
+from cvxlayer.solve.backend import AbstractBackend
+
+
+class Layer:
+    """A parametrized convex problem as a function, for the arrays it is called with.
+
+    Torch tensors give torch tensors, differentiable as those of `cvxlayer.torch.Layer`;
+    NumPy arrays, lists and numbers give NumPy arrays.
+
+    Args:
+        problem: a DPP `cvxpy.Problem`, or a `CompiledProgram`.
+        parameters: the parameters that become inputs, in call order; left out for a
+            compiled program.
+        variables: what to return, in order: variables, and duals as
+            `constraint.dual_variables[i]`; left out for a compiled program.
+        gp: not available in this version.
+        solver: None or "native" for our engine, the name of another solver, or an
+            `AbstractBackend`.
+        solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
+        derivative: "exact".
+        on_failure: "raise" a `SolverError`, or "nan".
+        verbose: log one line per call.
+
+    Raises:
+        NotDppError: the problem is not DPP.
+        UnsupportedProblemError: the problem is outside what this version can solve.
+        OptionError: an option is not valid.
+        ValueError: a parameter or variable is not one of the problem's, or is repeated.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        parameters: Sequence[Any] | None = None,
+        variables: Sequence[Any] | None = None,
+        *,
+        gp: bool = False,
+        solver: str | AbstractBackend | None = None,
+        solver_args: Mapping[str, Any] | None = None,
+        derivative: str = "exact",
+        on_failure: str = "raise",
+        verbose: bool = False,
+        **unknown: Never,
+    ) -> None:
+        self._evaluator: Evaluator = build_evaluator(
+            problem,
+            parameters,
+            variables,
+            gp=gp,
+            solver=solver,
+            solver_args=solver_args,
+            derivative=derivative,
+            on_failure=on_failure,
+            verbose=verbose,
+            unknown=unknown,
+        )
+
+    def __call__(
+        self,
+        *values: Any,
+        solver_args: Mapping[str, Any] | None = None,
+        warm_start: None = None,
+        **named: Any,
+    ) -> tuple[Any, ...]:
+        """Return the variables and duals asked for, batch dimensions first.
+
+        Args:
+            values: one per parameter, with any leading batch dimensions.
+            solver_args: override those of the layer for this call.
+            warm_start: None.
+            named: values by the name of their parameter.
+
+        Returns:
+            One array per variable, of the dtype that the values promote to.
+
+        Raises:
+            ShapeError: a value has the wrong shape, or batch dimensions do not broadcast.
+            ParameterValueError: a value is missing, not finite or outside its declared
+                domain, or the values mix frameworks.
+            SolverError: an instance was not solved (unless `on_failure="nan"`).
+        """
+        refuse_warm_start(warm_start)
+        bound = self._evaluator.bind(values, named)
+        if _has_torch(bound):
+            # Imported here: `import cvxlayer` must not import a framework.
+            from cvxlayer.torch import ops
+
+            return ops.call(self._evaluator, bound, solver_args)
+        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args)
+        if self._evaluator.must_raise(evaluation):
+            raise evaluation.failure(_report(evaluation, dtype))
+        return _cast(evaluation.read_outputs(), dtype)
+
+    def solve(
+        self,
+        *values: Any,
+        solver_args: Mapping[str, Any] | None = None,
+        warm_start: None = None,
+        **named: Any,
+    ) -> Solution[Any]:
+        """Return the whole `Solution`; arguments and errors as of a call."""
+        refuse_warm_start(warm_start)
+        bound = self._evaluator.bind(values, named)
+        if _has_torch(bound):
+            # Imported here: `import cvxlayer` must not import a framework.
+            from cvxlayer.torch import ops
+
+            return ops.solve(self._evaluator, bound, solver_args)
+        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args)
+        solution = _report(evaluation, dtype)
+        if self._evaluator.must_raise(evaluation):
+            raise evaluation.failure(solution)
+        return solution
+
+    def __repr__(self) -> str:
+        """Describe inputs, outputs and solver."""
+        return f"Layer({self._evaluator.describe()})"
+
+
+def _has_torch(values: Sequence[Any]) -> bool:
+    """Tell whether some value is a torch tensor; refuse JAX arrays."""
+    # A tensor can only exist if its framework is loaded, so nothing is imported to look.
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if jax is not None and any(isinstance(value, jax.Array) for value in values):
+        raise ParameterValueError(
+            "The layer was called with a JAX array; this version takes NumPy arrays and torch "
+            "tensors, and never converts silently. Pass `numpy.asarray(value)` for an answer "
+            "without gradients."
+        )
+    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
+
+
+def _evaluate(
+    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+) -> tuple[Evaluation, np.dtype]:
+    """Evaluate at NumPy values; also return the dtype they promote to."""
+    arrays: list[np.ndarray] = []
+    epsilons: list[float] = []
+    # Python numbers take part as such, so that they do not widen float32 (NEP 50).
+    promoting: list[Any] = []
+    for rule, value in zip(evaluator.rules, values, strict=True):
+        array = _as_array(rule.spec.name, value)
+        is_float = array.dtype.kind == "f"
+        epsilons.append(float(np.finfo(array.dtype).eps) if is_float else 0.0)
+        promoting.append(value if type(value) in (int, float) else array.dtype)
+        arrays.append(array.astype(np.float64, copy=False))
+    dtype = np.result_type(*promoting) if promoting else np.dtype(np.float64)
+    if dtype.kind != "f":
+        dtype = np.dtype(np.float64)
+    return evaluator.evaluate(arrays, epsilons, solver_args), dtype
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ParameterValueError(
+            f"The value of `{name}` is a masked array; a masked entry has no value to solve "
+            "with. Fill it with `.filled(…)`."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ParameterValueError(
+            f"The value of `{name}` is not an array of numbers: {error}. Pass an array, or "
+            "lists nested to one shape."
+        ) from error
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise ParameterValueError(
+            f"The value of `{name}` has the dtype {array.dtype}; it must be real: float16, "
+            "float32, float64 or an integer. Convert it with `.astype(float)`."
+        )
+    return array
+
+
+def _cast(reading: Reading, dtype: np.dtype) -> tuple[np.ndarray, ...]:
+    return tuple(array.astype(dtype, copy=False) for array in reading.arrays)
+
+
+def _report(evaluation: Evaluation, dtype: np.dtype) -> Solution[Any]:
+    outputs = _cast(evaluation.read_outputs(), dtype)
+    (value,) = _cast(evaluation.read_value(), dtype)
+    return evaluation.report(outputs, value, functools.partial(_find_dual, evaluation, dtype))
+
+
+def _find_dual(evaluation: Evaluation, dtype: np.dtype, constraint: Any) -> Any:
+    duals = _cast(evaluation.read_dual(constraint), dtype)
+    return duals[0] if len(duals) == 1 else duals

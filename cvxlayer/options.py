@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a layer, checked once when it is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from cvxlayer.errors import OptionError, UnsupportedProblemError, suggest
+from cvxlayer.solve.backend import AbstractBackend, Settings, parse_settings
+from cvxlayer.solve.registry import get_backend
+
+
+class OnFailure(enum.Enum):
+    """What a layer does about instances that were not solved.
+
+    RAISE: one `SolverError` after the whole batch is solved.
+    NAN: NaN in their rows and exactly zero gradient for their parameters.
+    """
+
+    RAISE = "raise"
+    NAN = "nan"
+
+
+OPTION_NAMES = ("gp", "solver", "solver_args", "derivative", "on_failure", "verbose")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerOptions:
+    """The options of a layer, resolved.
+
+    Attributes:
+        backend: the solver.
+        settings: its settings, which a call may override.
+        on_failure: what happens to rows that were not solved.
+    """
+
+    backend: AbstractBackend
+    settings: Settings
+    on_failure: OnFailure
+
+
+def resolve_options(
+    *,
+    solver: str | AbstractBackend | None = None,
+    solver_args: Mapping[str, Any] | None = None,
+    derivative: str = "exact",
+    on_failure: str = "raise",
+    verbose: bool = False,
+    unknown: Mapping[str, Any] | None = None,
+) -> LayerOptions:
+    """Check the options a user passed to `Layer` and resolve them.
+
+    Args:
+        solver: name of a solver, a backend of the user's own, or None for our engine.
+        solver_args: see `Settings`; unknown names are refused.
+        derivative: only "exact".
+        on_failure: "raise" or "nan".
+        verbose: log one line per call on the logger `cvxlayer`.
+        unknown: keywords `Layer` does not have.
+
+    Raises:
+        OptionError: an option or its value is not valid; names the nearest valid one.
+    """
+    for name in unknown or ():
+        raise OptionError(f"`Layer` has no option `{name}`. {suggest(name, OPTION_NAMES)}")
+    if derivative != "exact":
+        raise OptionError(
+            f"`derivative` is {derivative!r}; only 'exact' is available in this version. "
+            "Leave the option out."
+        )
+    modes = [mode.value for mode in OnFailure]
+    if on_failure not in modes:
+        raise OptionError(
+            f"`on_failure` is {on_failure!r}; it must be 'raise' or 'nan'. "
+            f"{suggest(str(on_failure), modes)}"
+        )
+    backend = get_backend(solver)
+    settings = parse_settings(backend, solver_args, Settings(verbose=verbose))
+    return LayerOptions(backend, settings, OnFailure(on_failure))
+
+
+def refuse_geometric(gp: bool) -> None:
+    """Refuse `gp=True`, which this version cannot compile.
+
+    Raises:
+        UnsupportedProblemError: `gp` is true.
+    """
+    if gp:
+        raise UnsupportedProblemError(
+            "`gp=True` asks for a geometric program; this version compiles DCP problems only. "
+            "Write the problem in the logarithms of its variables and leave `gp` out."
+        )
+
+
+def refuse_warm_start(warm_start: Any) -> None:
+    """Refuse a warm start, which this version cannot use.
+
+    Raises:
+        OptionError: `warm_start` is not None.
+    """
+    if warm_start is not None:
+        raise OptionError(
+            f"`warm_start` is a {type(warm_start).__name__}; this version solves every call "
+            "from scratch and accepts only None. Leave the option out."
+        )
