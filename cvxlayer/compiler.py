@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -25,6 +25,7 @@ from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 
+@runtime_checkable
 class ConeDerivative(Protocol):
     """What differentiates solutions of cone programs; see `differentiate`."""
 
@@ -162,9 +163,7 @@ class CompiledProgram:
         cone_programs = self.program.evaluate(values, batch)
         cone = backend.solve(self._prepare(backend), cone_programs, settings)
         has_solution = cone.status <= Status.INACCURATE
-        outputs = tuple(
-            self.read(cone, has_solution, output) for output in self.recovery.outputs
-        )
+        outputs = tuple(self.read(cone, has_solution, output) for output in self.recovery.outputs)
         return ProgramSolution(
             self, tuple(values), cone_programs, cone, has_solution, outputs, settings
         )

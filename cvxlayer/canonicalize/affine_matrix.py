@@ -48,9 +48,7 @@ class AffineMatrix:
         row, column, parameter, value = (a[order] for a in (row, column, parameter, value))
         if len(row):
             is_new = np.ones(len(row), dtype=bool)
-            is_new[1:] = (
-                (np.diff(row) != 0) | (np.diff(column) != 0) | (np.diff(parameter) != 0)
-            )
+            is_new[1:] = (np.diff(row) != 0) | (np.diff(column) != 0) | (np.diff(parameter) != 0)
             starts = np.flatnonzero(is_new)
             sums = np.add.reduceat(value, starts)
             # A sum that cancels leaves rounding errors of the size of its terms.

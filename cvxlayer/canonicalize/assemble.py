@@ -59,7 +59,7 @@ def canonicalize(
         return SparseMap.of(matrix[:, form.variables])
 
     def in_y(matrix: sp.csr_array) -> SparseMap:
-        return SparseMap.of(matrix[:, form.rows])
+        return SparseMap.of(matrix @ form.duals)
 
     duals, positions, by_dual_id = _duals(problem, canonical, in_y)
     outputs: list[RecoveredOutput] = []

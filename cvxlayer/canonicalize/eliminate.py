@@ -1,11 +1,275 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reduces a canonical form once, at compile time, keeping everything affine in θ."""
+"""Reduces a canonical form once, at compile time, keeping everything affine in θ.
+
+CVXPY gives many expressions a variable of their own and a row that defines it: an
+equality, or an inequality that may be taken as one because nothing speaks against moving the
+variable to its bound (t in ‖x‖ ≤ t, t ≤ c). Where the row, solved for the variable, can be
+substituted so that every product stays affine in θ and the KKT matrix does not grow, both
+go. The user's variables stay; the duals of the user's rows are linear in the remaining
+ones, so every output and every gradient comes back exactly.
+
+Derivation: docs/derivations/canonicalize.md.
+"""
 
 from __future__ import annotations
 
-from cvxlayer.canonicalize.form import CanonicalForm
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+
+from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.canonicalize.fill import Patterns, growth
+from cvxlayer.canonicalize.form import CanonicalForm, border
+from cvxlayer.cones.product import ConeProduct
+
+# Each round removes what the previous one uncovered; chains of definitions are short.
+_MAX_ROUNDS = 20
+# A pivot this much smaller than its row would amplify rounding errors.
+_SMALLEST_PIVOT = 1e-3
+# Terms of the objective's constant that one defining equality may add.
+_MAX_CONSTANT_TERMS = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pivots:
+    """Rows to solve, each for its own variable: `A[rows, columns]` is diagonal.
+
+    Attributes:
+        rows: indices of equalities, or of inequalities that may hold with equality.
+        columns: the variable each one defines.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
 
 
 def eliminate(form: CanonicalForm) -> CanonicalForm:
-    """Return an equivalent smaller form."""
-    return form
+    """Return an equivalent form without the variables and rows that do not pay."""
+    form = drop_settled_rows(form)
+    for _ in range(_MAX_ROUNDS):
+        pivots = choose_pivots(form)
+        if len(pivots.rows) == 0:
+            break
+        form = substitute(form, pivots)
+    return drop_unused_variables(drop_settled_rows(form))
+
+
+def drop_settled_rows(form: CanonicalForm) -> CanonicalForm:
+    """Drop linear rows that hold for all x and θ: 0 = 0, 0 ≤ b with b ≥ 0, and b = +∞.
+
+    A row that can never hold stays, so that the problem is still found infeasible.
+    """
+    m, num_zero, num_linear = form.A.shape[0], form.cones.zero, form.cones.num_linear
+    constant_b = form.b.constant().toarray().ravel()
+    is_fixed = ~form.b.parametric_rows()
+    is_empty = np.ones(m, dtype=bool)
+    is_empty[form.A.row] = False
+    row = np.arange(m)
+    is_equality, is_inequality = row < num_zero, (row >= num_zero) & (row < num_linear)
+    settled = is_fixed & is_empty & is_equality & (constant_b == 0.0)
+    settled |= is_fixed & is_empty & is_inequality & (constant_b >= 0.0)
+    settled |= is_fixed & is_inequality & (constant_b == np.inf)
+    return keep_rows(form, np.flatnonzero(~settled)) if settled.any() else form
+
+
+def keep_rows(form: CanonicalForm, rows: np.ndarray) -> CanonicalForm:
+    """Return the form with some of the linear rows dropped."""
+    cones = form.cones
+    num_zero = int(np.sum(rows < cones.zero))
+    num_nonnegative = int(np.sum(rows < cones.num_linear)) - num_zero
+    return dataclasses.replace(
+        form,
+        A=form.A.take(rows, None),
+        b=form.b.take(rows, None),
+        cones=ConeProduct(num_zero, num_nonnegative, cones.second_order),
+        row_group=form.row_group[rows],
+        is_user_row=form.is_user_row[rows],
+        duals=sp.csr_array(form.duals[:, rows]),
+    )
+
+
+def drop_unused_variables(form: CanonicalForm) -> CanonicalForm:
+    """Drop variables of CVXPY's making that nothing depends on."""
+    is_used = form.is_kept_variable.copy()
+    for used in (form.A.column, form.P.column, form.q.row):
+        is_used[used] = True
+    if is_used.all():
+        return form
+    kept = np.flatnonzero(is_used)
+    return dataclasses.replace(
+        form,
+        P=form.P.take(kept, kept),
+        q=form.q.take(kept, None),
+        A=form.A.take(None, kept),
+        is_kept_variable=form.is_kept_variable[kept],
+        variables=form.variables[kept],
+    )
+
+
+def choose_pivots(form: CanonicalForm) -> Pivots:
+    """Return rows whose substitution pays, independent of one another.
+
+    The rows of one constraint are judged together, because their fill coincides (a
+    least squares with many residuals fills one small P); if that does not pay, those that
+    merely rename or fix a variable are still taken.
+    """
+    rows, columns = _candidates(form)
+    patterns = Patterns.of(form)
+    taken_rows: list[np.ndarray] = []
+    taken_columns: list[np.ndarray] = []
+    is_pivot = np.zeros(form.A.shape[1], dtype=bool)
+    is_in_taken_row = np.zeros(form.A.shape[1], dtype=bool)
+    group_of = form.row_group[rows]
+    for group in np.unique(group_of):
+        pick = group_of == group
+        pivots = _independent(patterns, rows[pick], columns[pick])
+        for attempt in (pivots, _only_short(patterns, pivots)):
+            touched = patterns.columns_of(attempt.rows)
+            # Pivots of one round must not meet: later rounds see to the rest.
+            is_free = not (is_pivot[touched].any() or is_in_taken_row[attempt.columns].any())
+            if len(attempt.rows) == 0 or not is_free:
+                continue
+            if growth(patterns, attempt.rows, attempt.columns) <= 0:
+                taken_rows.append(attempt.rows)
+                taken_columns.append(attempt.columns)
+                is_pivot[attempt.columns] = True
+                is_in_taken_row[touched] = True
+                break
+    none = np.empty(0, dtype=np.int64)
+    return Pivots(np.concatenate([none, *taken_rows]), np.concatenate([none, *taken_columns]))
+
+
+def _candidates(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (row, column) that may be pivots without leaving the affine functions."""
+    A = form.A
+    entry = A.row * A.shape[1] + A.column
+    is_constant = ~np.isin(entry, entry[A.is_parametric])
+    largest = np.zeros(A.shape[0])
+    np.maximum.at(largest, A.row, np.abs(A.value))
+    pick = ~form.is_kept_variable[A.column] & is_constant
+    pick &= np.abs(A.value) >= _SMALLEST_PIVOT * largest[A.row]
+    is_defining = (A.row < form.cones.zero) & ~form.is_user_row[A.row]
+    pick &= is_defining | _may_hold_with_equality(form, is_constant)
+    row, column = A.row[pick], A.column[pick]
+    # With x_j = T x + w: products with T and w must stay affine (derivation, section 2).
+    has_P = np.zeros(A.shape[1], dtype=bool)
+    has_P[form.P.column] = True
+    moves_A, moves_P = A.parametric_columns()[column], form.P.parametric_columns()[column]
+    T_is_constant = ~A.parametric_rows()[row]
+    w_is_constant = ~form.b.parametric_rows()[row]
+    fine = T_is_constant | ~(moves_A | has_P[column] | form.q.parametric_rows()[column])
+    fine &= w_is_constant | ~(moves_A | moves_P)
+    terms_of_b = np.bincount(form.b.row, minlength=A.shape[0])
+    fine &= terms_of_b[row].astype(float) ** 2 <= _MAX_CONSTANT_TERMS
+    return row[fine], column[fine]
+
+
+def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.ndarray:
+    """Return a mask of the terms of A in inequalities that bound their variable alone.
+
+    A variable without cost that one inequality bounds from one side only can be moved to
+    that bound when every other row gains by it: inequalities in which its sign is the
+    opposite, and heads of second-order cones that grow.
+    """
+    A, cones = form.A, form.cones
+    is_head = np.zeros(A.shape[0], dtype=bool)
+    is_head[[rows.start for rows in cones.second_order_slices]] = True
+    is_inequality = (A.row >= cones.zero) & (A.row < cones.num_linear)
+    up, down = A.value > 0, A.value < 0
+    num_columns = A.shape[1]
+
+    def count(mask: np.ndarray) -> np.ndarray:
+        return np.bincount(A.column[mask], minlength=num_columns)
+
+    has_cost = np.zeros(num_columns, dtype=bool)
+    has_cost[form.P.column] = has_cost[form.q.row] = True
+    spoilt = count(~is_constant) + count(~is_inequality & ~(is_head[A.row] & down)) > 0
+    num_up, num_down = count(is_inequality & up), count(is_inequality & down)
+    num_heads = count(is_head[A.row])
+    from_above = ~spoilt & ~has_cost & (num_up == 1)
+    from_below = ~spoilt & ~has_cost & (num_down == 1) & (num_heads == 0)
+    bounds = (up & from_above[A.column]) | (down & from_below[A.column])
+    return is_inequality & bounds
+
+
+def _independent(patterns: Patterns, rows: np.ndarray, columns: np.ndarray) -> Pivots:
+    """Choose one pivot for each row such that no pivot column meets another chosen row."""
+    group_rows = np.unique(rows)
+    meets = np.bincount(patterns.A_rows[group_rows].indices, minlength=patterns.A_rows.shape[1])
+    alone = meets[columns] == 1
+    rows, columns = rows[alone], columns[alone]
+    # Of several candidates in a row, the one in fewest other rows and products fills least.
+    burden = patterns.column_counts[columns]
+    order = np.lexsort((columns, burden, rows))
+    _, first = np.unique(rows[order], return_index=True)
+    return Pivots(rows[order][first], columns[order][first])
+
+
+def _only_short(patterns: Patterns, pivots: Pivots) -> Pivots:
+    """Keep the pivots whose variable is a constant or a multiple of one other variable."""
+    lengths = np.diff(patterns.A_rows.indptr)[pivots.rows]
+    return Pivots(pivots.rows[lengths <= 2], pivots.columns[lengths <= 2])
+
+
+def substitute(form: CanonicalForm, pivots: Pivots) -> CanonicalForm:
+    """Solve the pivot rows for their variables and put the result everywhere else."""
+    n, m = form.A.shape[1], form.A.shape[0]
+    R, J = pivots.rows, pivots.columns
+    K = np.setdiff1d(np.arange(n), J)
+    rest = np.setdiff1d(np.arange(m), R)
+    pivot = np.asarray(form.A.constant()[R, J]).ravel()
+    # x_J = T x_K + w
+    T = form.A.take(R, K).scale_rows(-1.0 / pivot)
+    w = form.b.take(R, None).scale_rows(1.0 / pivot)
+    A_J = form.A.take(rest, J)
+    P_KJ, P_JJ = form.P.take(K, J), form.P.take(J, J)
+    P_KJ_T = P_KJ.matmul(T)
+    through = P_KJ + T.T.matmul(P_JJ)
+    q_J = form.q.take(J, None)
+    return dataclasses.replace(
+        keep_rows(form, rest),
+        duals=_duals_without(form, pivots, pivot, rest),
+        P=form.P.take(K, K) + P_KJ_T + P_KJ_T.T + T.T.matmul(P_JJ).matmul(T),
+        q=form.q.take(K, None) + T.T.matmul(q_J) + through.matmul(w),
+        A=form.A.take(rest, K) + A_J.matmul(T),
+        b=form.b.take(rest, None) + A_J.matmul(w).scale_rows(np.full(len(rest), -1.0)),
+        constant=sp.csr_array(form.constant + _constant_terms(P_JJ, q_J, w)),
+        is_kept_variable=form.is_kept_variable[K],
+        variables=form.variables[K],
+    )
+
+
+def _constant_terms(P: AffineMatrix, q: AffineMatrix, w: AffineMatrix) -> sp.csr_array:
+    """Return M with ½ [θ; 1]ᵀ M [θ; 1] = ½ wᵀP w + qᵀw.
+
+    Where P depends on θ, w is constant there, so its part is linear in θ.
+    """
+    W, Q = w.lift(), q.lift()
+    cross = sp.csr_array(Q.T @ W)
+    moving = P.drop_constants()
+    at_zero = w.constant().toarray().ravel()
+    linear = np.zeros(P.num_parameters + 1)
+    np.add.at(
+        linear, moving.parameter, 0.5 * moving.value * at_zero[moving.row] * at_zero[moving.column]
+    )
+    return sp.csr_array(
+        W.T @ (P.constant() @ W) + cross + cross.T + border(sp.csr_array(linear[None, :]))
+    )
+
+
+def _duals_without(
+    form: CanonicalForm, pivots: Pivots, pivot: np.ndarray, rest: np.ndarray
+) -> sp.csr_array:
+    """Return the duals as a map of those that remain.
+
+    Stationarity in a variable j without cost, solved for the dual of its pivot row r, is
+    y_r = −Σᵢ aᵢⱼ yᵢ / a_rⱼ. That is only needed, and only used, for rows of the user.
+    """
+    duals = sp.csr_array(form.duals[:, rest])
+    mine = form.is_user_row[pivots.rows]
+    if not mine.any():
+        return duals
+    columns = form.A.take(rest, pivots.columns[mine]).constant()
+    recovered = columns.T * (-1.0 / pivot[mine])[:, None]
+    return sp.csr_array(duals + form.duals[:, pivots.rows[mine]] @ sp.csr_array(recovered))

@@ -26,10 +26,10 @@ class CanonicalForm:
         constant: c = ½ [θ; 1]ᵀ constant [θ; 1], symmetric.
         cones: K.
         is_kept_variable: mask of the variables that must stay.
-        row_group: for each row, the number of the constraint it belongs to; −1 for rows
-            that must stay, because a constraint of the user needs its dual.
+        row_group: for each row, the number of the constraint it belongs to.
+        is_user_row: mask of the rows whose dual the user can ask for.
         variables: for each variable, its index in CVXPY's form.
-        rows: for each row, its index in CVXPY's form.
+        duals: matrix from y to the y of CVXPY's form, right for every row of the user's.
     """
 
     P: AffineMatrix
@@ -40,8 +40,9 @@ class CanonicalForm:
     cones: ConeProduct
     is_kept_variable: np.ndarray
     row_group: np.ndarray
+    is_user_row: np.ndarray
     variables: np.ndarray
-    rows: np.ndarray
+    duals: sp.csr_array
 
     def to_program(self, parameter_sizes: tuple[int, ...]) -> ParametricConeProgram:
         """Return the same program as sparse affine maps."""
@@ -74,6 +75,12 @@ def _dense_map(column: AffineMatrix, parameter_sizes: tuple[int, ...]) -> Affine
     """Return a column of affine entries as a map that stores every entry."""
     lifted = column.lift()
     offset = lifted[:, [column.num_parameters]].toarray().ravel()
-    return AffineMap.of(
-        sp.csr_array(lifted[:, : column.num_parameters]), offset, parameter_sizes
-    )
+    return AffineMap.of(sp.csr_array(lifted[:, : column.num_parameters]), offset, parameter_sizes)
+
+
+def border(linear: sp.csr_array) -> sp.csr_array:
+    """Return the symmetric M with ½ [θ; 1]ᵀ M [θ; 1] = linear · [θ; 1]."""
+    size = linear.shape[1]
+    last = sp.csr_array((np.ones(1), (np.array([size - 1]), np.array([0]))), shape=(size, 1))
+    half = sp.csr_array(last @ linear)
+    return sp.csr_array(half + half.T)

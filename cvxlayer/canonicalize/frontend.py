@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
-from cvxlayer.canonicalize.form import CanonicalForm
+from cvxlayer.canonicalize.form import CanonicalForm, border
 from cvxlayer.canonicalize.leaves import (
     canonical_from_full,
     full_from_canonical,
@@ -173,19 +173,12 @@ def _read_form(program: Any, basis: sp.csr_array, cones: ConeProduct) -> Canonic
         b,
         border(constant),
         cones,
-        np.zeros(n, dtype=bool),
-        np.full(m, -1),
-        np.arange(n),
-        np.arange(m),
+        is_kept_variable=np.zeros(n, dtype=bool),
+        row_group=np.zeros(m, dtype=int),
+        is_user_row=np.zeros(m, dtype=bool),
+        variables=np.arange(n),
+        duals=sp.csr_array(sp.eye_array(m)),
     )
-
-
-def border(linear: sp.csr_array) -> sp.csr_array:
-    """Return the symmetric M with ½ [θ; 1]ᵀ M [θ; 1] = linear · [θ; 1]."""
-    size = linear.shape[1]
-    last = sp.csr_array((np.ones(1), (np.array([size - 1]), np.array([0]))), shape=(size, 1))
-    half = sp.csr_array(last @ linear)
-    return sp.csr_array(half + half.T)
 
 
 def _times(tensor: sp.sparray, basis: sp.csr_array) -> sp.coo_array:
@@ -226,9 +219,7 @@ def _rows_of_constraints(program: Any) -> dict[int, np.ndarray]:
     }
 
 
-def _dual_maps(
-    constraint: Any, rows: np.ndarray | None, program: Any
-) -> tuple[sp.csr_array, ...]:
+def _dual_maps(constraint: Any, rows: np.ndarray | None, program: Any) -> tuple[sp.csr_array, ...]:
     """Return the matrices from y to the dual variables of a constraint of the user."""
     m = sum(int(c.size) for c in program.constraints)
     if rows is None:  # dropped by CVXPY: of size zero
@@ -240,8 +231,7 @@ def _dual_maps(
     else:
         places = [rows.reshape(constraint.shape, order="F").ravel()]
     return tuple(
-        sp.csr_array((np.ones(len(p)), (np.arange(len(p)), p)), shape=(len(p), m))
-        for p in places
+        sp.csr_array((np.ones(len(p)), (np.arange(len(p)), p)), shape=(len(p), m)) for p in places
     )
 
 
@@ -251,13 +241,13 @@ def _mark_kept(
     variable_maps: dict[int, sp.csr_array],
     user_constraints: set[int],
 ) -> CanonicalForm:
-    """Protect what the user can ask for: variables, and rows of the user's constraints."""
+    """Note what the user can ask for: variables, and duals of the user's constraints."""
     is_kept = np.zeros(form.P.shape[0], dtype=bool)
     for matrix in variable_maps.values():
         is_kept[matrix.indices] = True
-    groups = [
-        np.full(int(constraint.size), -1 if constraint.id in user_constraints else number)
-        for number, constraint in enumerate(program.constraints)
-    ]
-    row_group = np.concatenate([*groups, np.empty(0, dtype=int)])
-    return dataclasses.replace(form, is_kept_variable=is_kept, row_group=row_group)
+    sizes = [int(constraint.size) for constraint in program.constraints]
+    is_user = np.array([c.id in user_constraints for c in program.constraints], dtype=bool)
+    row_group = np.repeat(np.arange(len(sizes)), sizes)
+    return dataclasses.replace(
+        form, is_kept_variable=is_kept, row_group=row_group, is_user_row=is_user[row_group]
+    )

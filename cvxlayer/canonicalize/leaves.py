@@ -66,9 +66,7 @@ def _stored_entries(leaf: Any, canonical_size: int) -> tuple[np.ndarray, np.ndar
         return c_order_of_fortran(shape), np.arange(leaf.size)
     if is_symmetric(leaf) and canonical_size != leaf.size:
         upper = np.triu_indices(shape[-1])
-        stored = np.arange(canonical_size).reshape(
-            (*shape[:-2], len(upper[0])), order="F"
-        )
+        stored = np.arange(canonical_size).reshape((*shape[:-2], len(upper[0])), order="F")
         above = places[..., upper[0], upper[1]].ravel()
         below = places[..., upper[1], upper[0]].ravel()
         off_diagonal = above != below

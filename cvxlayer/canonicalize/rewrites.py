@@ -42,7 +42,10 @@ def _wrong_curvature(part: Any) -> str:
     """Say which curvature an objective or a constraint has and which it needs."""
     kind = type(part).__name__
     if kind in ("Minimize", "Maximize"):
-        found, needed = part.args[0].curvature.lower(), "convex" if kind == "Minimize" else "concave"
+        found, needed = (
+            part.args[0].curvature.lower(),
+            "convex" if kind == "Minimize" else "concave",
+        )
         return (
             f"is {found}, but DCP lets one {kind.lower()} only a {needed} expression. "
             f"Check the sign, or {'maximize' if kind == 'Minimize' else 'minimize'} it."

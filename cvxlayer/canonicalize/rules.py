@@ -174,4 +174,3 @@ def describe_unsupported_cone(problem: cp.Problem, constraint: Any) -> str:
 
 
 _CONE_NAMES = {"ExpCone": "exponential", "PSD": "positive semidefinite", "PowCone": "power"}
-

@@ -86,7 +86,9 @@ class AffineMap:
         return result
 
     def add_adjoint_to(
-        self, values_bar: Sequence[np.ndarray | None], entries_bar: Float[np.ndarray, "batch entries"]
+        self,
+        values_bar: Sequence[np.ndarray | None],
+        entries_bar: Float[np.ndarray, "batch entries"],
     ) -> None:
         """Add the cotangent of each parameter to `values_bar`, skipping those that are None.
 

@@ -59,6 +59,22 @@ class ConeSolution:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class ConeSolutionTangent:
+    """Tangents of the solutions of a batch, one row per instance, in canonical scaling.
+
+    Attributes:
+        x, y, s: as in `ConeSolution`. Rows without a solution are exactly zero.
+        residual: relative residual of the linear system of each row; large where the
+            derivative does not exist.
+    """
+
+    x: Float[np.ndarray, "batch n"]
+    y: Float[np.ndarray, "batch m"]
+    s: Float[np.ndarray, "batch m"]
+    residual: Float[np.ndarray, " batch"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Residuals:
     """How far each row is from optimality, in the scaling of the canonical cone program.
 
