@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -257,11 +258,12 @@ class CompiledProgram:
 
     def _prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
         """Return what an engine prepared for the structure, once for each engine."""
-        prepared = self._prepared.get(engine)
-        if prepared is None:
+        try:
+            return self._prepared[engine]
+        except KeyError:
             # Two threads may both do this the first time; either result serves.
             prepared = self._prepared[engine] = engine.setup(self.program.structure)
-        return prepared
+            return prepared
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("parameters", "program", "recovery")}
@@ -303,6 +305,11 @@ def compile_problem(
 @functools.cache
 def default_derivative() -> ConeDerivative:
     """Return the derivative engine used when none is named."""
+    if importlib.util.find_spec("cvxlayer._native") is None:
+        # TODO(#2): the native engine is not built yet; from then on it is required.
+        from cvxlayer.differentiate.reference import ReferenceDerivative
+
+        return ReferenceDerivative()
     from cvxlayer.differentiate.native import NativeDerivative  # needs the compiled core
 
     return NativeDerivative()
