@@ -25,7 +25,7 @@ from cvxlayer.errors import OptionError, Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings
-from cvxlayer.solve.residuals import UNKNOWN, Residuals, measure
+from cvxlayer.solve.residuals import UNKNOWN, RowResiduals, measure
 
 _LOGGER = logging.getLogger("cvxlayer")
 
@@ -53,7 +53,7 @@ class _Row:
     s: np.ndarray
     status: Status
     iterations: int
-    residuals: Residuals
+    residuals: RowResiduals
 
 
 class ClarabelBackend(AbstractBackend):

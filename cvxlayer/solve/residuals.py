@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 
 @dataclasses.dataclass(frozen=True)
-class Residuals:
+class RowResiduals:
     """The three residuals of one instance in canonical scaling, each with its scale.
 
     Attributes:
@@ -35,7 +35,7 @@ class Residuals:
         )
 
 
-UNKNOWN = Residuals(np.nan, np.nan, np.nan)
+UNKNOWN = RowResiduals(np.nan, np.nan, np.nan)
 
 
 def measure(
@@ -43,7 +43,7 @@ def measure(
     x: Float[np.ndarray, " n"],
     y: Float[np.ndarray, " m"],
     s: Float[np.ndarray, " m"],
-) -> Residuals:
+) -> RowResiduals:
     """Measure the residuals of a point of one instance.
 
     Args:
@@ -61,7 +61,7 @@ def measure(
     Aty = A.T @ y
     Ax, s, b, y = (A @ x)[is_present], s[is_present], b[is_present], y[is_present]
     quadratic, linear, dual_linear = float(x @ Px), float(q @ x), float(b @ y)
-    return Residuals(
+    return RowResiduals(
         primal=_largest(Ax + s - b),
         dual=_largest(Px + Aty + q),
         gap=abs(quadratic + linear + dual_linear),

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""True solutions, to rounding, by Newton's method on the nonsymmetric residual map.
+
+Shares with the library only the projections, which are tested by themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from cvxlayer.cones import projection
+from cvxlayer.program.batch import ConeProgramBatch
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import Settings
+from cvxlayer.solve.registry import get_backend
+
+BLOCKS = ("P", "q", "A", "b")
+
+
+def solve_accurately(batch: ConeProgramBatch, eps: float = 1e-9) -> ConeSolution:
+    """Solve by Clarabel, an engine that is not ours."""
+    backend = get_backend("clarabel")
+    return backend.solve(backend.setup(batch.structure), batch, Settings(eps, eps))
+
+
+def refine(
+    batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray, s: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y, s of every row, from nearby values, to rounding."""
+    refined = [_refine_row(batch, row, x[row], y[row] - s[row]) for row in range(batch.size)]
+    return tuple(np.array(part) for part in zip(*refined, strict=True))
+
+
+def _refine_row(
+    batch: ConeProgramBatch, row: int, x: np.ndarray, v: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    P, q, A, b = batch.instance(row)
+    P, A = P.toarray(), A.toarray()
+    P = P + np.triu(P, 1).T
+    cones = batch.structure.cones
+    n, m = len(q), len(b)
+    is_present = np.isfinite(b)
+    b, v = np.where(is_present, b, 0.0), np.where(is_present, v, -1.0)
+    for _ in range(8):
+        y = projection.project_dual(cones, v[None])[0]
+        D = projection.project_dual_derivative(cones, v[None])[0]
+        on_v = D - np.eye(m)
+        right = np.concatenate([P @ x + A.T @ y + q, A @ x + y - v - b])
+        matrix = np.block([[P, A.T @ D], [A, on_v]])
+        # An infinite bound: the row says v = −1 and no more.
+        right[n:][~is_present] = (v + 1.0)[~is_present]
+        matrix[n:][~is_present] = np.eye(n + m)[n:][~is_present]
+        step = np.linalg.solve(matrix, -right)
+        x, v = x + step[:n], v + step[n:]
+    y = projection.project_dual(cones, v[None])[0]
+    return x, y, np.where(is_present, y - v, np.inf)
+
+
+def perturbed(
+    batch: ConeProgramBatch, direction: dict[str, np.ndarray], step: float
+) -> ConeProgramBatch:
+    """Return the batch with its data moved along a direction."""
+    moved = {name: getattr(batch, name) + step * direction[name] for name in BLOCKS}
+    return dataclasses.replace(batch, **moved)
+
+
+def random_direction(batch: ConeProgramBatch, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return tangents of the data, each entry of the size of what it moves."""
+    direction = {}
+    for name in BLOCKS:
+        block = getattr(batch, name)
+        size = np.where(np.isfinite(block), np.abs(block), 0.0)
+        direction[name] = rng.normal(size=block.shape) * size
+    return direction
