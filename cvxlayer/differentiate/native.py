@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The derivative of the solution map in our C++ engine, batched.
+
+The readable specification is `conic.py`; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayer import _native
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.solution import ConeSolution
+
+
+def pull_back(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    solution: ConeSolution,
+    x_bar: Float[np.ndarray, "batch n"] | None,
+    y_bar: Float[np.ndarray, "batch m"] | None,
+    s_bar: Float[np.ndarray, "batch m"] | None,
+    *,
+    needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    threads: int = 1,
+    width: int = 0,
+) -> ConeProgramCotangent:
+    """Pull cotangents of (x, y, s) back to (P, q, A, b), all in canonical scaling.
+
+    The transpose of the derivative of the solution map at `solution`, after one semismooth
+    Newton step from it. Where active linear rows are dependent the multiplier moves to a
+    vertex first, so that the derivative is that of an adjacent piece.
+
+    Args:
+        engine: of the batch's structure.
+        batch: the data that was solved.
+        solution: what the solve returned.
+        x_bar, y_bar, s_bar: cotangents; None means zero.
+        needs: which of P, q, A, b to compute.
+        threads: threads over the batch.
+        width: number of SIMD lanes; 0 chooses.
+
+    Returns:
+        Cotangents with one row per instance; exactly zero for rows without a solution.
+        `residual` is the relative residual of each adjoint system.
+
+    Source:
+        docs/derivations/derivative.md; Busseti, Moursi & Boyd (COAP 74, 2019) for the polish.
+    """
+    structure, size = batch.structure, batch.size
+    sizes = (structure.num_P, structure.num_variables, structure.num_A, structure.num_rows)
+    outputs = [
+        np.empty((size, length)) if needed else None
+        for needed, length in zip(needs, sizes, strict=True)
+    ]
+    residual = np.empty(size)
+    engine.pull_back(
+        size,
+        batch.P,
+        batch.q,
+        batch.A,
+        batch.b,
+        solution.x,
+        solution.y,
+        solution.s,
+        np.ascontiguousarray(solution.status, np.int8),
+        np.ascontiguousarray(solution.is_active, np.int8),
+        x_bar,
+        y_bar,
+        s_bar,
+        *outputs,
+        residual,
+        threads,
+        width,
+    )
+    return ConeProgramCotangent(*outputs, residual)

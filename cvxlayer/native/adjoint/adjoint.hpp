@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The derivative of the solution map, transposed, W instances at once:
+//
+//   K [λ; μ] = [x̄ − Aᵀs̄; S ȳ],  K = [P AᵀS; SA −(I − D)],  ν = s̄ + S μ
+//   q̄ = −λ,  b̄ = ν,  Ā = −(yλᵀ + νxᵀ),  P̄ = −½(λxᵀ + xλᵀ)
+//
+// with D = DΠ_{K*}(y − s) and S = D^{1/2}. Derivation: docs/derivations/derivative.md; the
+// polish is the semismooth Newton step of Busseti, Moursi & Boyd (COAP 74, 2019).
+#pragma once
+
+#include "../batch/kernels.hpp"
+#include "../cones/second_order.hpp"
+#include "../hsde/status.hpp"
+#include "../kkt/system.hpp"
+#include "reduce.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+constexpr double kAdjointRegularization = 1e-8;
+constexpr double kAdjointPivotFloor = 1e-13;
+constexpr double kRefinedResidual = 1e-14;
+constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
+constexpr int kMaxRefinements = 8;
+
+template <class L>
+struct Adjoint {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+  using Soc = SecondOrder<L>;
+  using Spectrum = typename Soc::Spectrum;
+  static constexpr int W = L::width;
+
+  const StructureView* structure;
+  ScaledData<L> data;
+  KktSystem<L> kkt;
+  V *x, *v, *y;           // primal, v = y − s, and y = Π(v)
+  V *root;                // S of linear rows: 0 or 1
+  Spectrum *spectrum, *root_spectrum;
+  V *column;              // one column of A inside one second-order cone
+  V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *s_m, *rhs_n, *rhs_m, *trial_x, *trial_v;
+  double* dense;          // scratch of the reduction: rows × n, multipliers
+  bool* flags;
+  M valid;
+  V adjoint_residual;
+
+  void lay_out(const StructureView& view, Arena& arena) {
+    structure = &view;
+    data.lay_out(view, arena);
+    kkt.lay_out(view, view.adjoint, arena);
+    V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &rhs_n, &trial_x};
+    for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
+    V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &s_m, &rhs_m, &trial_v};
+    for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
+    int largest = 0;
+    for (int k = 0; k < view.num_cones; ++k) {
+      if (view.cone_size[k] > largest) largest = view.cone_size[k];
+    }
+    column = arena.take<V>(largest);
+    spectrum = arena.take<Spectrum>(view.num_cones);
+    root_spectrum = arena.take<Spectrum>(view.num_cones);
+    dense = arena.take<double>(static_cast<long>(view.n) + 2L * view.m);
+    flags = arena.take<bool>(2L * view.m);
+  }
+
+  /// Instances first, …, first + count − 1 (count ≤ W).
+  void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
+           int count) {
+    load(problem, scaling, io, first, count);
+    linearize();
+    if (reduce_dependent_rows(count)) linearize();
+    if (polish() && structure->num_cones > 0) linearize();
+    solve_adjoint();
+    store(io, first, count);
+  }
+
+ private:
+  int num_linear() const { return structure->num_linear; }
+  V* cone(V* array, int k) const { return array + structure->cone_start[k]; }
+  const V* cone(const V* array, int k) const { return array + structure->cone_start[k]; }
+
+  void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
+            int count) {
+    valid = O::none();
+    for (int lane = 0; lane < W; ++lane) {
+      const long row = first + (lane < count ? lane : 0);
+      data.load(problem, scaling, row, lane, false);
+      const auto status = static_cast<Status>(io.status[row]);
+      const bool ok = lane < count && (status == Status::kSolved || status == Status::kInaccurate);
+      O::set_mask(valid, lane, ok);
+      load_point(io, row, lane, ok);
+      load_cotangents(io, row, lane, ok);
+    }
+  }
+
+  /// v = y − s, with linear rows moved onto the piece they were classified to.
+  void load_point(const AdjointData& io, long row, int lane, bool ok) {
+    const StructureView& view = *structure;
+    const double k = O::get(data.cost, lane);
+    for (int j = 0; j < view.n; ++j) {
+      O::set(x[j], lane, ok ? io.x.at(row, j) / O::get(data.d[j], lane) : 0.0);
+    }
+    for (int i = 0; i < view.m; ++i) {
+      const double e = O::get(data.e[i], lane);
+      const double dual = ok ? k * io.y.at(row, i) / e : 0.0;
+      const double slack = ok ? e * io.s.at(row, i) : 1.0;
+      if (i >= num_linear()) {
+        O::set(v[i], lane, dual - slack);
+        continue;
+      }
+      const int known = ok ? io.is_active.at(row, i) : 0;
+      const bool active = i < view.num_zero || (known < 0 ? dual > slack : known > 0);
+      O::set(root[i], lane, active ? 1.0 : 0.0);
+      O::set(v[i], lane, active ? dual : -slack);
+    }
+  }
+
+  void load_cotangents(const AdjointData& io, long row, int lane, bool ok) {
+    const StructureView& view = *structure;
+    const double k = O::get(data.cost, lane);
+    for (int j = 0; j < view.n; ++j) {
+      const bool given = ok && io.x_bar.start != nullptr;
+      O::set(rhs_n[j], lane, given ? O::get(data.d[j], lane) * io.x_bar.at(row, j) : 0.0);
+    }
+    for (int i = 0; i < view.m; ++i) {
+      const double e = O::get(data.e[i], lane);
+      O::set(rhs_m[i], lane, ok && io.y_bar.start != nullptr ? e * io.y_bar.at(row, i) / k : 0.0);
+      O::set(s_m[i], lane, ok && io.s_bar.start != nullptr ? io.s_bar.at(row, i) / e : 0.0);
+    }
+  }
+
+  // -------------------------------------------------------------------------- the matrix K
+  void linearize() {
+    const StructureView& view = *structure;
+    kkt.begin_assembly(data.P, kAdjointRegularization);
+    for (int i = 0; i < num_linear(); ++i) {
+      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
+    }
+    for (int t = 0; t < view.num_A; ++t) {
+      const int i = view.A_row[t];
+      if (view.adjoint.A_entry[t] < 0) continue;
+      kkt.factor.storage[view.adjoint.A_entry[t]] = data.A[t] * root[i];
+    }
+    for (int k = 0; k < view.num_singletons; ++k) {
+      const V active = root[view.singleton_row[k]];
+      kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
+    }
+    const long* entry = view.adjoint.block;
+    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
+    kkt.factor.factorize(kAdjointPivotFloor);
+  }
+
+  void linearize_cone(int k, const long*& entry) {
+    const StructureView& view = *structure;
+    const int size = view.cone_size[k];
+    const V* point = cone(v, k);
+    spectrum[k] = Soc::derivative(point, size);
+    root_spectrum[k] = Soc::square_root(spectrum[k]);
+    for (int i = 0; i < size; ++i) {
+      for (int j = 0; j <= i; ++j, ++entry) {
+        const V identity = O::splat(i == j ? 1.0 + kAdjointRegularization : 0.0);
+        kkt.factor.storage[*entry] = Soc::entry(spectrum[k], point, i, j) - identity;
+      }
+    }
+    const int* source = view.mixed_source + view.mixed_offset[k];
+    const long* target = view.adjoint.mixed_entry + view.mixed_offset[k];
+    for (int c = view.mixed_start[k]; c < view.mixed_start[k + 1]; ++c) {
+      for (int a = 0; a < size; ++a) column[a] = source[a] < 0 ? V{} : data.A[source[a]];
+      Soc::apply(root_spectrum[k], point, column, size, column);
+      for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
+      source += size;
+      target += size;
+    }
+  }
+
+  /// out = S u.
+  void apply_root(const V* u, V* out) const {
+    for (int i = 0; i < num_linear(); ++i) out[i] = root[i] * u[i];
+    for (int k = 0; k < structure->num_cones; ++k) {
+      Soc::apply(root_spectrum[k], cone(v, k), cone(u, k), structure->cone_size[k], cone(out, k));
+    }
+  }
+
+  /// (out_n, out_m) = K (u, eta); uses t_n, t_m.
+  void multiply(const V* u, const V* eta, V* out_n, V* out_m) {
+    const StructureView& view = *structure;
+    apply_root(eta, t_m);
+    data.multiply_At(t_m, t_n);
+    data.multiply_P(u, out_n);
+    for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j];
+    data.multiply_A(u, t_m);
+    apply_root(t_m, out_m);
+    for (int i = 0; i < num_linear(); ++i) out_m[i] -= (1.0 - root[i]) * eta[i];
+    for (int k = 0; k < view.num_cones; ++k) {
+      const int size = view.cone_size[k];
+      Soc::apply(spectrum[k], cone(v, k), cone(eta, k), size, cone(t_m, k));
+      for (int i = view.cone_start[k]; i < view.cone_start[k] + size; ++i) {
+        out_m[i] += t_m[i] - eta[i];
+      }
+    }
+  }
+
+  V norm(const V* a, const V* b) const {
+    V largest{};
+    for (int j = 0; j < structure->n; ++j) largest = O::max(largest, O::abs(a[j]));
+    for (int i = 0; i < structure->m; ++i) largest = O::max(largest, O::abs(b[i]));
+    return largest;
+  }
+
+  /// Solve K (u_n, u_m) = (b_n, b_m), refined against K itself; returns the relative residual.
+  V solve_refined(const V* b_n, const V* b_m) {
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) {
+      u_n[j] = V{};
+      r_n[j] = b_n[j];
+    }
+    for (int i = 0; i < view.m; ++i) {
+      u_m[i] = V{};
+      r_m[i] = b_m[i];
+    }
+    const V size = O::max(norm(r_n, r_m), O::splat(1e-300));
+    V residual = O::splat(1.0);
+    M running = valid;
+    for (int pass = 0; pass < kMaxRefinements && O::any(running); ++pass) {
+      kkt.template solve<1>({r_n}, {r_m});
+      for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, r_n[j], V{});
+      for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, r_m[i], V{});
+      multiply(u_n, u_m, c_n, c_m);
+      for (int j = 0; j < view.n; ++j) c_n[j] = b_n[j] - c_n[j];
+      for (int i = 0; i < view.m; ++i) c_m[i] = b_m[i] - c_m[i];
+      const V reached = norm(c_n, c_m) / size;
+      const M improved = O::lt(reached, residual);
+      // A step that did not help is taken back.
+      const M spoiled = running & ~improved;
+      for (int j = 0; j < view.n; ++j) u_n[j] -= O::select(spoiled, r_n[j], V{});
+      for (int i = 0; i < view.m; ++i) u_m[i] -= O::select(spoiled, r_m[i], V{});
+      const M stagnates = O::gt(reached, residual * 0.5);
+      residual = O::select(running & improved, reached, residual);
+      running = running & improved & ~stagnates & O::gt(residual, O::splat(kRefinedResidual));
+      for (int j = 0; j < view.n; ++j) r_n[j] = c_n[j];
+      for (int i = 0; i < view.m; ++i) r_m[i] = c_m[i];
+    }
+    return residual;
+  }
+
+  // ------------------------------------------------------------------------- degenerate rows
+  /// A right-hand side with a component along a null vector of K is answered by one of size
+  /// 1/δ, so one solve with scattered numbers reveals dependent active rows.
+  bool reduce_dependent_rows(int count) {
+    const StructureView& view = *structure;
+    if (num_linear() == 0) return false;
+    std::uint32_t state = 12345;
+    auto scattered = [&state]() {
+      state = state * 1664525u + 1013904223u;
+      return 0.5 + (state >> 8) * (1.0 / 16777216.0);
+    };
+    for (int j = 0; j < view.n; ++j) r_n[j] = V{};
+    for (int i = 0; i < view.m; ++i) {
+      r_m[i] = i < num_linear() ? root[i] * scattered() : V{};
+    }
+    kkt.template solve<1>({r_n}, {r_m});
+    V largest{};
+    for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(r_m[i] * root[i]));
+    const M suspicious = valid & ~O::lt(largest, O::splat(kDependent));
+    if (!O::any(suspicious)) return false;
+    bool changed = false;
+    for (int lane = 0; lane < count; ++lane) {
+      if (O::get_mask(suspicious, lane)) changed |= reduce_lane(lane);
+    }
+    return changed;
+  }
+
+  bool reduce_lane(int lane) {
+    const StructureView& view = *structure;
+    int count = 0;
+    for (int i = 0; i < num_linear(); ++i) count += O::get(root[i], lane) != 0.0;
+    double* rows = new double[static_cast<size_t>(count) * view.n]();
+    double* multiplier = dense;
+    bool *is_equality = flags, *is_kept = flags + view.m;
+    int next = 0;
+    for (int i = 0; i < num_linear(); ++i) {
+      if (O::get(root[i], lane) == 0.0) continue;
+      for (int t = view.row_start[i]; t < view.row_start[i + 1]; ++t) {
+        rows[static_cast<size_t>(next) * view.n + view.row_column[t]] =
+            O::get(data.A[view.row_entry[t]], lane);
+      }
+      is_equality[next] = i < view.num_zero;
+      multiplier[next++] = O::get(v[i], lane);
+    }
+    const int dropped = reduce_active_rows(count, view.n, rows, is_equality, multiplier, is_kept);
+    delete[] rows;
+    next = 0;
+    for (int i = 0; i < num_linear(); ++i) {
+      if (O::get(root[i], lane) == 0.0) continue;
+      O::set(v[i], lane, multiplier[next]);
+      if (!is_kept[next]) O::set(root[i], lane, 0.0);
+      ++next;
+    }
+    return dropped > 0;
+  }
+
+  // ---------------------------------------------------------------------------------- polish
+  /// out = Π(point), onto K*; equality rows dropped by the reduction stay at zero.
+  void project(const V* point, V* out) const {
+    const StructureView& view = *structure;
+    for (int i = 0; i < view.num_zero; ++i) out[i] = root[i] * point[i];
+    for (int i = view.num_zero; i < num_linear(); ++i) out[i] = O::max(point[i], V{});
+    for (int k = 0; k < view.num_cones; ++k) {
+      const V* part = cone(point, k);
+      Soc::apply(Soc::derivative(part, view.cone_size[k]), part, part, view.cone_size[k],
+                 cone(out, k));
+    }
+  }
+
+  /// (out_n, out_m) = (Px + Aᵀy + q, Ax + y − v − b) with y = Π(v); returns its norm.
+  V residual_map(const V* primal, const V* point, V* dual, V* out_n, V* out_m) {
+    const StructureView& view = *structure;
+    project(point, dual);
+    data.multiply_P(primal, out_n);
+    data.multiply_At(dual, t_n);
+    for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j] + data.q[j];
+    data.multiply_A(primal, out_m);
+    for (int i = 0; i < view.m; ++i) out_m[i] += dual[i] - point[i] - data.b[i];
+    return norm(out_n, out_m);
+  }
+
+  /// One semismooth Newton step, kept where the residual falls. Returns whether any lane moved.
+  bool polish() {
+    const StructureView& view = *structure;
+    const V before = residual_map(x, v, y, trial_x, trial_v);
+    for (int i = 0; i < view.m; ++i) t_m[i] = trial_v[i];
+    apply_root(t_m, c_m);
+    V* minus_n = trial_x;
+    for (int j = 0; j < view.n; ++j) minus_n[j] = -trial_x[j];
+    V* keep_m = y;  // −S r₂; y is formed again below
+    for (int i = 0; i < view.m; ++i) keep_m[i] = -c_m[i];
+    solve_refined(minus_n, keep_m);
+    data.multiply_A(u_n, c_m);
+    apply_root(u_m, r_m);
+    for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + r_m[i] + c_m[i] + trial_v[i];
+    for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
+    const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
+    const M better = valid & O::lt(after, before);
+    for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
+    for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
+    project(v, y);
+    return O::any(better);
+  }
+
+  // --------------------------------------------------------------------------------- adjoint
+  void solve_adjoint() {
+    const StructureView& view = *structure;
+    data.multiply_At(s_m, t_n);
+    for (int j = 0; j < view.n; ++j) rhs_n[j] -= t_n[j];
+    apply_root(rhs_m, c_m);
+    for (int i = 0; i < view.m; ++i) rhs_m[i] = c_m[i];
+    adjoint_residual = solve_refined(rhs_n, rhs_m);
+    apply_root(u_m, c_m);
+    // λ, ν, x, y in user scaling.
+    for (int j = 0; j < view.n; ++j) {
+      u_n[j] *= data.cost * data.d[j];
+      x[j] *= data.d[j];
+    }
+    for (int i = 0; i < view.m; ++i) {
+      u_m[i] = data.e[i] * (s_m[i] + c_m[i]);
+      y[i] *= data.e[i] / data.cost;
+    }
+  }
+
+  void store(const AdjointData& io, long first, int count) const {
+    const StructureView& view = *structure;
+    for (int lane = 0; lane < count; ++lane) {
+      const long row = first + lane;
+      const bool ok = O::get_mask(valid, lane);
+      auto of = [lane, ok](const V* array, int i) { return ok ? O::get(array[i], lane) : 0.0; };
+      io.residual[row] = ok ? O::get(adjoint_residual, lane) : 0.0;
+      if (io.q_bar.start != nullptr) {
+        for (int j = 0; j < view.n; ++j) io.q_bar.at(row, j) = -of(u_n, j);
+      }
+      if (io.b_bar.start != nullptr) {
+        for (int i = 0; i < view.m; ++i) io.b_bar.at(row, i) = of(u_m, i);
+      }
+      if (io.A_bar.start != nullptr) store_A(io, row, of);
+      if (io.P_bar.start != nullptr) store_P(io, row, of);
+    }
+  }
+
+  template <class Of>
+  void store_A(const AdjointData& io, long row, const Of& of) const {
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) {
+      const double lambda = of(u_n, j), primal = of(x, j);
+      for (int t = view.A_start[j]; t < view.A_start[j + 1]; ++t) {
+        const int i = view.A_row[t];
+        io.A_bar.at(row, t) = -(of(y, i) * lambda + of(u_m, i) * primal);
+      }
+    }
+  }
+
+  template <class Of>
+  void store_P(const AdjointData& io, long row, const Of& of) const {
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) {
+      const double lambda = of(u_n, j), primal = of(x, j);
+      for (int t = view.P_start[j]; t < view.P_start[j + 1]; ++t) {
+        const int i = view.P_row[t];
+        // An entry off the diagonal stands for P_ij and P_ji.
+        io.P_bar.at(row, t) =
+            i == j ? -lambda * primal : -(of(u_n, i) * primal + of(x, i) * lambda);
+      }
+    }
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

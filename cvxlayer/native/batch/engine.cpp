@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <thread>
+
+namespace cvxlayer {
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+// A chunk holds this many rounds of lanes: enough for refilling to keep lanes busy, few
+// enough to balance threads.
+constexpr long kRoundsPerChunk = 8;
+
+}  // namespace
+
+Engine::~Engine() {
+  for (const Workspace& workspace : pool_) std::free(workspace.memory);
+}
+
+size_t Engine::workspace_bytes(int width) const {
+  return choose(width, width).workspace_bytes(structure_.view());
+}
+
+const Kernels& Engine::choose(long count, int width) const {
+  int available = 0;
+  const Kernels* const* kernels = available_kernels(&available);
+  for (int k = 0; k < available; ++k) {
+    if (width > 0 ? kernels[k]->width == width : kernels[k]->width >= count) return *kernels[k];
+  }
+  return *kernels[available - 1];
+}
+
+Engine::Workspace Engine::acquire(size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (size_t k = 0; k < pool_.size(); ++k) {
+      if (pool_[k].bytes == bytes) {
+        const Workspace found = pool_[k];
+        pool_.erase(pool_.begin() + static_cast<long>(k));
+        return found;
+      }
+    }
+  }
+  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
+  auto* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, bytes};
+}
+
+void Engine::release(Workspace workspace) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  pool_.push_back(workspace);
+}
+
+void Engine::parallel(const Kernels& kernels, long count, int threads,
+                      const std::function<void(char*, long, long)>& body) {
+  const long width = kernels.width;
+  const long groups = (count + width - 1) / width;
+  const long num_threads = std::max<long>(1, std::min<long>(threads, groups));
+  const long rounds = std::max<long>(1, std::min(kRoundsPerChunk, groups / (2 * num_threads)));
+  const long chunk = num_threads == 1 ? count : rounds * width;
+  const size_t bytes = kernels.workspace_bytes(structure_.view());
+  std::vector<Workspace> workspaces;
+  for (long t = 0; t < num_threads; ++t) workspaces.push_back(acquire(bytes));
+
+  std::atomic<long> next{0};
+  auto work = [&](char* workspace) {
+    for (long begin = next.fetch_add(chunk); begin < count; begin = next.fetch_add(chunk)) {
+      body(workspace, begin, std::min(begin + chunk, count));
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (long t = 1; t < num_threads; ++t) helpers.emplace_back(work, workspaces[t].memory);
+  work(workspaces[0].memory);
+  for (std::thread& helper : helpers) helper.join();
+  for (const Workspace& workspace : workspaces) release(workspace);
+}
+
+void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
+                         const Scaling& scaling, long begin, long end) {
+  const bool own_matrices = scaling.row_stride != 0;
+  for (long first = begin; first < end; first += kernels.width) {
+    kernels.equilibrate(structure_.view(), workspace, problem, scaling, first,
+                        std::min<long>(kernels.width, end - first), own_matrices);
+  }
+}
+
+namespace {
+
+/// Owns the scale factors of a batch; (d, e) are computed once if P and A are shared.
+struct ScalingStorage {
+  std::vector<double> scale, cost;
+  Scaling view;
+
+  ScalingStorage(const Structure& structure, const ProblemData& problem, long batch)
+      : cost(static_cast<size_t>(batch)) {
+    const long length = structure.n() + structure.m();
+    const bool shared = problem.P.is_shared() && problem.A.is_shared();
+    scale.resize(static_cast<size_t>(shared ? length : length * batch));
+    view = {scale.data(), shared ? 0 : length, cost.data()};
+  }
+};
+
+}  // namespace
+
+void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
+                   const SolveSettings& settings, int threads, int width,
+                   const SolveResults& results) {
+  if (count == 0) return;
+  const Kernels& kernels = choose(count, width);
+  ScalingStorage storage(structure_, problem, batch);
+  const Scaling& scaling = storage.view;
+  const StructureView& view = structure_.view();
+  if (scaling.row_stride == 0) {
+    const Workspace workspace = acquire(kernels.workspace_bytes(view));
+    kernels.equilibrate(view, workspace.memory, problem, scaling, 0, 1, true);
+    release(workspace);
+  }
+  parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
+    if (index == nullptr) {
+      equilibrate(kernels, workspace, problem, scaling, begin, end);
+    } else {
+      for (long k = begin; k < end; ++k) {
+        equilibrate(kernels, workspace, problem, scaling, index[k], index[k] + 1);
+      }
+    }
+    kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
+  });
+}
+
+void Engine::pull_back(const ProblemData& problem, long batch, int threads, int width,
+                       const AdjointData& io) {
+  if (batch == 0) return;
+  const Kernels& kernels = choose(batch, width);
+  ScalingStorage storage(structure_, problem, batch);
+  const Scaling& scaling = storage.view;
+  const StructureView& view = structure_.view();
+  if (scaling.row_stride == 0) {
+    const Workspace workspace = acquire(kernels.workspace_bytes(view));
+    kernels.equilibrate(view, workspace.memory, problem, scaling, 0, 1, true);
+    release(workspace);
+  }
+  parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
+    equilibrate(kernels, workspace, problem, scaling, begin, end);
+    kernels.pull_back(view, workspace, problem, scaling, io, begin, end);
+  });
+}
+
+}  // namespace cvxlayer

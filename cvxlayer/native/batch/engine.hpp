@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A structure with everything needed to run batches on it: the only place with threads.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace cvxlayer {
+
+/// Immutable but for a pool of workspaces; every method may be called from several threads.
+class Engine {
+ public:
+  explicit Engine(Structure&& structure) = delete;
+  template <class... Arguments>
+  explicit Engine(std::in_place_t, Arguments&&... arguments)
+      : structure_(std::forward<Arguments>(arguments)...) {}
+  ~Engine();
+
+  /// Solve `count` instances; with `index`, those rows only (`count` of them). `threads` ≥ 1.
+  /// `width` 0 chooses the number of lanes.
+  void solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
+             const SolveSettings& settings, int threads, int width, const SolveResults& results);
+
+  /// Pull cotangents back to the data for `batch` instances.
+  void pull_back(const ProblemData& problem, long batch, int threads, int width,
+                 const AdjointData& io);
+
+  const Structure& structure() const { return structure_; }
+  size_t workspace_bytes(int width) const;
+
+ private:
+  struct Workspace {
+    char* memory;
+    size_t bytes;
+  };
+  const Kernels& choose(long count, int width) const;
+  Workspace acquire(size_t bytes);
+  void release(Workspace workspace);
+  void equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
+                   const Scaling& scaling, long begin, long end);
+  /// Run body(workspace, begin, end) over chunks of [0, count) on `threads` threads.
+  void parallel(const Kernels& kernels, long count, int threads,
+                const std::function<void(char*, long, long)>& body);
+
+  Structure structure_;
+  std::mutex mutex_;
+  std::vector<Workspace> pool_;
+};
+
+}  // namespace cvxlayer

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table through which the rest of the core calls lane code of one instruction set and width.
+#pragma once
+
+#include "../hsde/instances.hpp"
+#include "../kkt/structure.hpp"
+
+namespace cvxlayer {
+
+/// Where the adjoint reads solutions and cotangents and writes the cotangents of the data.
+/// A null `start` means: not given (inputs) or not wanted (outputs).
+struct AdjointData {
+  Rows<const double> x, y, s;
+  const std::int8_t* status;
+  Rows<const std::int8_t> is_active;
+  Rows<const double> x_bar, y_bar, s_bar;
+  Rows<double> P_bar, q_bar, A_bar, b_bar;
+  double* residual;
+};
+
+struct Kernels {
+  int width;
+  const char* isa;
+  size_t (*workspace_bytes)(const StructureView&);
+  /// Write the scale factors of instances [first, first + count), count ≤ width.
+  void (*equilibrate)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                      long first, long count, bool compute_matrices);
+  /// Solve places [begin, end) of `index` (null: the identity).
+  void (*solve)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                const SolveSettings&, const std::int64_t* index, long begin, long end,
+                const SolveResults&);
+  /// Pull cotangents of the solution back to the data for instances [begin, end).
+  void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                    const AdjointData&, long begin, long end);
+};
+
+/// The kernels for the widest instruction set of this processor, narrowest width first;
+/// `count` receives their number.
+const Kernels* const* available_kernels(int* count);
+
+}  // namespace cvxlayer

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Instantiates the lane code for one width; included once per instruction set.
+#pragma once
+
+#include "../adjoint/adjoint.hpp"
+#include "../hsde/equilibrate.hpp"
+#include "../hsde/solver.hpp"
+#include "kernels.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct LaneKernels {
+  static size_t workspace_bytes(const StructureView& view) {
+    Arena equilibration(nullptr), solver(nullptr), adjoint(nullptr);
+    Equilibration<L>().lay_out(view, equilibration);
+    HsdeSolver<L>().lay_out(view, solver);
+    Adjoint<L>().lay_out(view, adjoint);
+    size_t bytes = equilibration.used();
+    if (solver.used() > bytes) bytes = solver.used();
+    if (adjoint.used() > bytes) bytes = adjoint.used();
+    return bytes;
+  }
+
+  static void equilibrate(const StructureView& view, char* workspace, const ProblemData& problem,
+                          const Scaling& scaling, long first, long count, bool compute_matrices) {
+    Arena arena(workspace);
+    Equilibration<L> equilibration;
+    equilibration.lay_out(view, arena);
+    equilibration.run(problem, scaling, first, static_cast<int>(count), compute_matrices);
+  }
+
+  static void solve(const StructureView& view, char* workspace, const ProblemData& problem,
+                    const Scaling& scaling, const SolveSettings& settings,
+                    const std::int64_t* index, long begin, long end, const SolveResults& results) {
+    Arena arena(workspace);
+    HsdeSolver<L> solver;
+    solver.lay_out(view, arena);
+    Queue queue{index, begin, end};
+    solver.run(problem, scaling, settings, queue, results);
+  }
+
+  static void pull_back(const StructureView& view, char* workspace, const ProblemData& problem,
+                        const Scaling& scaling, const AdjointData& io, long begin, long end) {
+    Arena arena(workspace);
+    Adjoint<L> adjoint;
+    adjoint.lay_out(view, arena);
+    for (long first = begin; first < end; first += L::width) {
+      const long left = end - first;
+      adjoint.run(problem, scaling, io, first, static_cast<int>(left < L::width ? left : L::width));
+    }
+  }
+
+  static constexpr Kernels table(const char* isa) {
+    return {L::width, isa, &workspace_bytes, &equilibrate, &solve, &pull_back};
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

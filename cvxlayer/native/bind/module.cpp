@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Python sees one class, `Engine`. Shapes and strides are checked here; arrays are not copied
+// and the GIL is released while the engine runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "../batch/engine.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace cvxlayer {
+namespace {
+
+using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::device::cpu>;
+using MutableMatrix = nb::ndarray<double, nb::ndim<2>, nb::device::cpu>;
+using Codes = nb::ndarray<std::int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using CodeMatrix = nb::ndarray<std::int8_t, nb::ndim<2>, nb::device::cpu>;
+using Counts = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Reals = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void refuse(const std::string& name, size_t rows, size_t columns) {
+  throw nb::value_error(("native engine: `" + name + "` must have shape (" + std::to_string(rows) +
+                         ", " + std::to_string(columns) + ")")
+                            .c_str());
+}
+
+template <class T, class Array>
+Rows<T> rows_of(const Array& array, const char* name, long batch, long columns) {
+  const auto rows = static_cast<long>(array.shape(0));
+  if (static_cast<long>(array.shape(1)) != columns || (rows != batch && rows != 1)) {
+    refuse(name, static_cast<size_t>(batch), static_cast<size_t>(columns));
+  }
+  const bool shared = rows == 1 && batch != 1;
+  return {array.data(), shared ? 0 : array.stride(0), array.stride(1)};
+}
+
+template <class T, class Array>
+Rows<T> optional_rows(const std::optional<Array>& array, const char* name, long batch,
+                      long columns) {
+  if (!array.has_value()) return {nullptr, 0, 0};
+  return rows_of<T>(*array, name, batch, columns);
+}
+
+template <class Array>
+void check_length(const Array& array, const char* name, long batch) {
+  if (static_cast<long>(array.shape(0)) != batch) refuse(name, static_cast<size_t>(batch), 1);
+}
+
+ProblemData problem_of(const Engine& engine, long batch, const Matrix& P, const Matrix& q,
+                       const Matrix& A, const Matrix& b) {
+  const StructureView& view = engine.structure().view();
+  return {rows_of<const double>(P, "P", batch, view.num_P),
+          rows_of<const double>(q, "q", batch, view.n),
+          rows_of<const double>(A, "A", batch, view.num_A),
+          rows_of<const double>(b, "b", batch, view.m)};
+}
+
+void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
+           std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
+           int max_iterations, bool careful, int threads, int width, MutableMatrix x,
+           MutableMatrix y, MutableMatrix s, Codes status, Counts iterations,
+           Reals primal_residual, Reals dual_residual, Reals gap, CodeMatrix is_active) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(status, "status", batch);
+  check_length(iterations, "iterations", batch);
+  check_length(primal_residual, "primal_residual", batch);
+  check_length(dual_residual, "dual_residual", batch);
+  check_length(gap, "gap", batch);
+  const SolveResults results{rows_of<double>(x, "x", batch, view.n),
+                             rows_of<double>(y, "y", batch, view.m),
+                             rows_of<double>(s, "s", batch, view.m),
+                             status.data(),
+                             iterations.data(),
+                             primal_residual.data(),
+                             dual_residual.data(),
+                             gap.data(),
+                             rows_of<std::int8_t>(is_active, "is_active", batch, view.m)};
+  const SolveSettings settings{eps_abs, eps_rel, eps_infeasible, max_iterations, careful};
+  const std::int64_t* selected = index.has_value() ? index->data() : nullptr;
+  const long count = index.has_value() ? static_cast<long>(index->shape(0)) : batch;
+  for (long k = 0; selected != nullptr && k < count; ++k) {
+    if (selected[k] < 0 || selected[k] >= batch) throw nb::value_error("native engine: bad index");
+  }
+  const nb::gil_scoped_release release;
+  engine.solve(problem, batch, selected, count, settings, threads, width, results);
+}
+
+void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x,
+               Matrix y, Matrix s, Codes status, CodeMatrix is_active,
+               std::optional<Matrix> x_bar, std::optional<Matrix> y_bar,
+               std::optional<Matrix> s_bar, std::optional<MutableMatrix> P_bar,
+               std::optional<MutableMatrix> q_bar, std::optional<MutableMatrix> A_bar,
+               std::optional<MutableMatrix> b_bar, Reals residual, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(status, "status", batch);
+  check_length(residual, "residual", batch);
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  const AdjointData io{rows_of<const double>(x, "x", batch, view.n),
+                       rows_of<const double>(y, "y", batch, view.m),
+                       rows_of<const double>(s, "s", batch, view.m),
+                       status.data(),
+                       {active.start, active.row_stride, active.stride},
+                       optional_rows<const double>(x_bar, "x_bar", batch, view.n),
+                       optional_rows<const double>(y_bar, "y_bar", batch, view.m),
+                       optional_rows<const double>(s_bar, "s_bar", batch, view.m),
+                       optional_rows<double>(P_bar, "P_bar", batch, view.num_P),
+                       optional_rows<double>(q_bar, "q_bar", batch, view.n),
+                       optional_rows<double>(A_bar, "A_bar", batch, view.num_A),
+                       optional_rows<double>(b_bar, "b_bar", batch, view.m),
+                       residual.data()};
+  const nb::gil_scoped_release release;
+  engine.pull_back(problem, batch, threads, width, io);
+}
+
+std::vector<int> widths() {
+  int count = 0;
+  const Kernels* const* kernels = available_kernels(&count);
+  std::vector<int> result;
+  for (int k = 0; k < count; ++k) result.push_back(kernels[k]->width);
+  return result;
+}
+
+std::string instruction_set() {
+  int count = 0;
+  return available_kernels(&count)[0]->isa;
+}
+
+}  // namespace
+}  // namespace cvxlayer
+
+NB_MODULE(_native, module) {
+  using cvxlayer::Engine;
+  module.doc() = "Native engine of cvxlayer: batched cone programs and their derivatives.";
+  nb::class_<Engine>(module, "Engine",
+                     "All work that depends on the structure of a batch alone. Thread-safe.")
+      .def("__init__",
+           [](Engine* self, int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
+              std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
+              std::vector<int> A_row) {
+             new (self) Engine(std::in_place, n, num_zero, num_nonnegative, std::move(cone_sizes),
+                               std::move(P_start), std::move(P_row), std::move(A_start),
+                               std::move(A_row));
+           },
+           "n"_a, "num_zero"_a, "num_nonnegative"_a, "cone_sizes"_a, "P_start"_a, "P_row"_a,
+           "A_start"_a, "A_row"_a)
+      .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
+           "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
+           "careful"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a, "iterations"_a,
+           "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
+           "Solve a batch, or its rows `index`, into the given arrays.")
+      .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
+           "y"_a, "s"_a, "status"_a, "is_active"_a, "x_bar"_a.none(), "y_bar"_a.none(),
+           "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(),
+           "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
+           "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
+      .def("workspace_bytes", &Engine::workspace_bytes, "width"_a,
+           "Memory of one thread's workspace.")
+      .def_prop_ro("factor_entries",
+                   [](const Engine& engine) { return engine.structure().solve_symbolic().storage(); })
+      .def_prop_ro("factor_multiply_adds", [](const Engine& engine) {
+        return engine.structure().solve_symbolic().multiply_adds();
+      });
+  module.def("widths", &cvxlayer::widths, "Numbers of lanes this processor's kernels offer.");
+  module.def("instruction_set", &cvxlayer::instruction_set, "The instruction set in use.");
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Second-order cone {(t, z) : ‖z‖ ≤ t} in lanes: Nesterov–Todd scaling, Jordan algebra, step
+// length, and the spectral form of the derivative of the projection.
+// Source: Vandenberghe, The CVXOPT linear and quadratic cone program solvers (2010), sections
+// 4 and 5; for the derivative see cvxlayer/cones/second_order.py.
+#pragma once
+
+#include "../linalg/lanes.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct SecondOrder {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+
+  static CVXLAYER_INLINE V norm_tail(const V* u, int size) {
+    V sum{};
+    for (int i = 1; i < size; ++i) sum += u[i] * u[i];
+    return O::sqrt(sum);
+  }
+
+  /// uᵀJv with J = diag(1, −1, …, −1).
+  static CVXLAYER_INLINE V hyperbolic(const V* u, const V* v, int size) {
+    V sum = u[0] * v[0];
+    for (int i = 1; i < size; ++i) sum -= u[i] * v[i];
+    return sum;
+  }
+
+  /// uᵀJu, factored so that it keeps its digits near the boundary.
+  static CVXLAYER_INLINE V determinant(const V* u, int size) {
+    const V norm = norm_tail(u, size);
+    return (u[0] - norm) * (u[0] + norm);
+  }
+
+  /// Distance to the boundary, t − ‖z‖: positive inside.
+  static CVXLAYER_INLINE V margin(const V* u, int size) { return u[0] - norm_tail(u, size); }
+
+  /// The scaling point w (wᵀJw = 1) and η with W = η W(w), W y = W⁻¹ s.
+  /// Needs s and y in the interior; elsewhere the lane turns NaN and is caught by its step.
+  static void scaling_point(const V* s, const V* y, int size, V* w, V& eta) {
+    const V root_s = O::sqrt(determinant(s, size)), root_y = O::sqrt(determinant(y, size));
+    const V inverse_s = 1.0 / root_s, inverse_y = 1.0 / root_y;
+    V inner{};
+    for (int i = 0; i < size; ++i) inner += s[i] * y[i];
+    const V gamma = O::sqrt((1.0 + inner * inverse_s * inverse_y) * 0.5);
+    const V half = 0.5 / gamma;
+    w[0] = (s[0] * inverse_s + y[0] * inverse_y) * half;
+    for (int i = 1; i < size; ++i) w[i] = (s[i] * inverse_s - y[i] * inverse_y) * half;
+    // Restore wᵀJw = 1 against rounding.
+    V tail{};
+    for (int i = 1; i < size; ++i) tail += w[i] * w[i];
+    w[0] = O::sqrt(1.0 + tail);
+    eta = O::sqrt(root_s * inverse_y);
+  }
+
+  /// out = W u (direction = +1) or W⁻¹ u (direction = −1); out may be u.
+  template <int direction>
+  static void multiply_scaling(const V* w, V eta, const V* u, int size, V* out) {
+    V tail{};
+    for (int i = 1; i < size; ++i) tail += w[i] * u[i];
+    const V factor = direction > 0 ? eta : 1.0 / eta;
+    const V head = u[0];
+    const double sign = direction;
+    const V shift = tail / (1.0 + w[0]) + head * sign;
+    out[0] = factor * (w[0] * head + tail * sign);
+    for (int i = 1; i < size; ++i) out[i] = factor * (u[i] + w[i] * shift);
+  }
+
+  /// out += coefficient · W² u, with W² = η²(2wwᵀ − J).
+  static CVXLAYER_INLINE void add_squared(const V* w, V eta, const V* u, int size, double coefficient,
+                                          V* out) {
+    V inner{};
+    for (int i = 0; i < size; ++i) inner += w[i] * u[i];
+    const V factor = eta * eta * coefficient;
+    inner = inner * 2.0;
+    out[0] += factor * (w[0] * inner - u[0]);
+    for (int i = 1; i < size; ++i) out[i] += factor * (w[i] * inner + u[i]);
+  }
+
+  /// Largest α with u + α du in the cone, u being inside; `limit` where there is none.
+  static V step_length(const V* u, const V* du, int size, V limit) {
+    const V a = hyperbolic(du, du, size), b = hyperbolic(u, du, size);
+    const V c = O::max(determinant(u, size), V{});
+    const V discriminant = b * b - a * c;
+    const V root = O::sqrt(O::max(discriminant, V{})) - b;
+    const M crosses = O::ge(discriminant, V{}) & O::gt(root, V{});
+    return O::min(limit, O::select(crosses, c / root, limit));
+  }
+
+  /// Spectral form of DΠ at v: eigenvalues (first, second, rest) on (1, ζ)/√2, (1, −ζ)/√2
+  /// and (0, ζ^⊥), with ζ the direction of the tail (0 if the tail is 0).
+  struct Spectrum {
+    V first, second, rest;
+    V inverse_norm;  // 1/‖z‖, 0 if z = 0
+  };
+
+  static Spectrum derivative(const V* v, int size) {
+    const V norm = norm_tail(v, size);
+    const M has_tail = O::gt(norm, V{});
+    const V plus = v[0] + norm, minus = v[0] - norm;
+    const V one = O::splat(1.0), zero{};
+    Spectrum result;
+    result.first = O::select(O::gt(plus, zero), one, zero);
+    result.second = O::select(O::gt(minus, zero), one, zero);
+    const V difference = O::max(plus, zero) - O::max(minus, zero);
+    result.rest = O::select(has_tail, difference / (2.0 * norm), result.first);
+    result.inverse_norm = O::select(has_tail, 1.0 / norm, zero);
+    return result;
+  }
+
+  /// out = spectral matrix times u; out may be u.
+  static void apply(const Spectrum& spectrum, const V* v, const V* u, int size, V* out) {
+    V tail{};
+    for (int i = 1; i < size; ++i) tail += v[i] * u[i];
+    tail *= spectrum.inverse_norm;
+    const V plus = spectrum.first * (u[0] + tail) * 0.5;
+    const V minus = spectrum.second * (u[0] - tail) * 0.5;
+    const V along = (plus - minus - spectrum.rest * tail) * spectrum.inverse_norm;
+    out[0] = plus + minus;
+    for (int i = 1; i < size; ++i) out[i] = spectrum.rest * u[i] + along * v[i];
+  }
+
+  static Spectrum square_root(Spectrum spectrum) {
+    spectrum.rest = O::sqrt(spectrum.rest);  // the other two are 0 or 1
+    return spectrum;
+  }
+
+  /// Entry (i, j) of the spectral matrix.
+  static CVXLAYER_INLINE V entry(const Spectrum& spectrum, const V* v, int i, int j) {
+    const V scale = spectrum.inverse_norm;
+    const V sum = (spectrum.first + spectrum.second) * 0.5;
+    if (i == 0 && j == 0) return sum;
+    const V difference = (spectrum.first - spectrum.second) * 0.5;
+    if (i == 0 || j == 0) return difference * scale * v[i + j];
+    const V product = v[i] * v[j] * scale * scale * (sum - spectrum.rest);
+    return i == j ? product + spectrum.rest : product;
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

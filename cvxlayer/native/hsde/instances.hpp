@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The batch as the engine sees it: strided views of the caller's arrays, settings, results.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cvxlayer {
+
+/// One row per instance; a row stride of 0 shares a row among all. Not owned.
+template <class T>
+struct Rows {
+  T* start;
+  std::ptrdiff_t row_stride;
+  std::ptrdiff_t stride;
+
+  T& at(std::ptrdiff_t row, std::ptrdiff_t i) const { return start[row * row_stride + i * stride]; }
+  bool is_shared() const { return row_stride == 0; }
+};
+
+struct ProblemData {
+  Rows<const double> P, q, A, b;
+};
+
+struct SolveSettings {
+  double eps_abs;
+  double eps_rel;
+  double eps_infeasible;
+  int max_iterations;
+  bool careful;  // iterative refinement and shorter steps
+};
+
+/// Outputs of a solve, all allocated by the caller, one row per instance.
+struct SolveResults {
+  Rows<double> x, y, s;
+  std::int8_t* status;
+  std::int32_t* iterations;
+  double *primal_residual, *dual_residual, *gap;
+  Rows<std::int8_t> is_active;
+};
+
+/// Scale factors of one instance: x = d ∘ x̃, s = s̃ / e, y = e ∘ ỹ / k.
+/// `scale` holds one row (d, e) per instance, or one for all; `cost` one k per instance.
+struct Scaling {
+  double* scale;
+  std::ptrdiff_t row_stride;
+  double* cost;
+};
+
+}  // namespace cvxlayer

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The equilibrated data of W instances and the products with it.
+#pragma once
+
+#include "../kkt/structure.hpp"
+#include "../linalg/arena.hpp"
+#include "../linalg/lanes.hpp"
+#include "instances.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct ScaledData {
+  using V = typename L::V;
+  using O = Ops<L>;
+
+  const StructureView* structure;
+  V *P, *q, *A, *b, *d, *e;
+  V cost;
+
+  void lay_out(const StructureView& view, Arena& arena) {
+    structure = &view;
+    P = arena.take<V>(view.num_P);
+    q = arena.take<V>(view.n);
+    A = arena.take<V>(view.num_A);
+    b = arena.take<V>(view.m);
+    d = arena.take<V>(view.n);
+    e = arena.take<V>(view.m);
+  }
+
+  /// Put one instance, scaled, into one lane. A and (d, e) are skipped when `matrices_ready`:
+  /// they are shared by the batch and already in every lane.
+  void load(const ProblemData& data, const Scaling& scaling, long row, int lane,
+            bool matrices_ready) {
+    const StructureView& s = *structure;
+    const double* scale_d = scaling.scale + row * scaling.row_stride;
+    const double* scale_e = scale_d + s.n;
+    const double k = scaling.cost[row];
+    O::set(cost, lane, k);
+    for (int j = 0; j < s.n; ++j) {
+      const double kd = k * scale_d[j];
+      O::set(q[j], lane, kd * data.q.at(row, j));
+      for (int t = s.P_start[j]; t < s.P_start[j + 1]; ++t) {
+        O::set(P[t], lane, kd * scale_d[s.P_row[t]] * data.P.at(row, t));
+      }
+    }
+    for (int i = 0; i < s.m; ++i) O::set(b[i], lane, scale_e[i] * data.b.at(row, i));
+    if (matrices_ready) return;
+    for (int j = 0; j < s.n; ++j) {
+      O::set(d[j], lane, scale_d[j]);
+      for (int t = s.A_start[j]; t < s.A_start[j + 1]; ++t) {
+        O::set(A[t], lane, scale_e[s.A_row[t]] * scale_d[j] * data.A.at(row, t));
+      }
+    }
+    for (int i = 0; i < s.m; ++i) O::set(e[i], lane, scale_e[i]);
+  }
+
+  /// out = P x.
+  void multiply_P(const V* x, V* out) const {
+    const StructureView& s = *structure;
+    for (int j = 0; j < s.n; ++j) out[j] = V{};
+    for (int j = 0; j < s.n; ++j) {
+      V sum = out[j];
+      const V xj = x[j];
+      for (int t = s.P_start[j]; t < s.P_start[j + 1]; ++t) {
+        const int i = s.P_row[t];
+        sum += P[t] * x[i];
+        if (i != j) out[i] += P[t] * xj;
+      }
+      out[j] = sum;
+    }
+  }
+
+  /// out = A x.
+  void multiply_A(const V* x, V* out) const {
+    const StructureView& s = *structure;
+    for (int i = 0; i < s.m; ++i) {
+      V sum{};
+      for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) {
+        sum += A[s.row_entry[t]] * x[s.row_column[t]];
+      }
+      out[i] = sum;
+    }
+  }
+
+  /// out = Aᵀ y.
+  void multiply_At(const V* y, V* out) const {
+    const StructureView& s = *structure;
+    for (int j = 0; j < s.n; ++j) {
+      V sum{};
+      for (int t = s.A_start[j]; t < s.A_start[j + 1]; ++t) sum += A[t] * y[s.A_row[t]];
+      out[j] = sum;
+    }
+  }
+};
+
+template <class V>
+CVXLAYER_INLINE V dot(const V* a, const V* b, int count) {
+  V sum[2] = {};
+  int i = 0;
+  for (; i + 2 <= count; i += 2) {
+    sum[0] += a[i] * b[i];
+    sum[1] += a[i + 1] * b[i + 1];
+  }
+  if (i < count) sum[0] += a[i] * b[i];
+  return sum[0] + sum[1];
+}
+
+}  // namespace cvxlayer::CVXLAYER_ISA

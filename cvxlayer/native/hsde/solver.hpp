@@ -1,0 +1,525 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Interior point on the homogeneous embedding with a quadratic objective, W instances at once.
+//
+//   P x + Aᵀy + q τ = 0,   A x + s = b τ,   xᵀPx/τ + qᵀx + bᵀy + κ = 0
+//
+// Source: Goulart & Chen, Clarabel (arXiv:2405.12762), sections 3 and 4; lanes that finish are
+// refilled with the next instance, whose starting point comes out of the shared iteration.
+#pragma once
+
+#include "../cones/second_order.hpp"
+#include "../kkt/system.hpp"
+#include "status.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+constexpr double kRegularization = 1e-8;
+constexpr double kPivotFloor = 1e-13;
+constexpr double kStepFraction = 0.99;
+constexpr double kCarefulStepFraction = 0.9;
+constexpr double kSmallestStep = 1e-9;
+constexpr double kInaccurateFactor = 1e3;
+constexpr int kCarefulRefinements = 3;
+
+/// A queue of instances, [next, end), handed to lanes one by one.
+struct Queue {
+  const std::int64_t* index;  // instance of each place, or null for the identity
+  long next, end;
+  bool empty() const { return next >= end; }
+  long pop() {
+    const long place = next++;
+    return index == nullptr ? place : index[place];
+  }
+};
+
+template <class L>
+struct HsdeSolver {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+  using Soc = SecondOrder<L>;
+  static constexpr int W = L::width;
+
+  const StructureView* structure;
+  ScaledData<L> data;
+  KktSystem<L> kkt;
+
+  // Iterate, products and residuals; residuals carry the scaling of the data.
+  V *x, *y, *s, tau, kappa;
+  V *Px, *Aty, *Ax, *rx, *ry, r_tau;
+  // Scaling: H of linear rows, (w, η) and λ of second-order cones.
+  V *h, *w, *eta, *lambda;
+  // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
+  V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
+  V *work_n, *work_m, *rhs_n, *rhs_m, *scratch_n, *scratch_m;
+  V d_tau, d_kappa, mu, sigma;
+  // Best iterate so far, unscaled merit.
+  V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
+  V *affine_dy;  // of linear rows: the last affine step decides activity
+  V primal_residual, dual_residual, gap, merit;
+  M is_active, is_starting;
+  long instance[W];
+  int iterations[W];
+
+  void lay_out(const StructureView& view, Arena& arena) {
+    structure = &view;
+    data.lay_out(view, arena);
+    kkt.lay_out(view, view.solve, arena);
+    const int n = view.n, m = view.m;
+    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n,
+                        &rhs_n, &scratch_n, &best_x};
+    for (V** pointer : of_n) *pointer = arena.take<V>(n);
+    V** const of_m[] = {&y, &s, &Ax, &ry, &h, &w, &lambda, &y1, &y2, &dy, &ds, &shift,
+                        &work_m, &rhs_m, &scratch_m, &best_y, &best_s, &affine_dy};
+    for (V** pointer : of_m) *pointer = arena.take<V>(m);
+    eta = arena.take<V>(view.num_cones);
+  }
+
+  /// Solve every instance of the queue. Never allocates; each instance ends with a status.
+  void run(const ProblemData& problem, const Scaling& scaling, const SolveSettings& settings,
+           Queue& queue, const SolveResults& results) {
+    start(problem, scaling, queue);
+    while (O::any(is_active)) {
+      update_residuals();
+      finish_lanes(problem, scaling, settings, queue, results);
+      if (!O::any(is_active)) break;
+      update_scaling();
+      assemble();
+      solve_constant_and_affine(settings);
+      set_starting_points();
+      affine_step();
+      combined_step(settings);
+      for (int lane = 0; lane < W; ++lane) ++iterations[lane];
+    }
+  }
+
+ private:
+  int num_linear() const { return structure->num_linear; }
+  int num_zero() const { return structure->num_zero; }
+  V* cone(V* array, int k) const { return array + structure->cone_start[k]; }
+  bool has_no_P() const { return structure->num_P == 0; }
+
+  // ------------------------------------------------------------------ lanes come and go
+  void start(const ProblemData& problem, const Scaling& scaling, Queue& queue) {
+    is_active = is_starting = O::none();
+    const long first = queue.next;
+    for (int lane = 0; lane < W; ++lane) {
+      // A spare lane repeats the first instance, so that its arithmetic stays tame.
+      const bool spare = queue.empty();
+      Queue again{queue.index, first, first + 1};
+      load_lane(problem, scaling, spare ? again.pop() : queue.pop(), lane, false);
+      O::set_mask(is_active, lane, !spare);
+    }
+  }
+
+  void load_lane(const ProblemData& problem, const Scaling& scaling, long row, int lane,
+                 bool matrices_ready) {
+    data.load(problem, scaling, row, lane, matrices_ready);
+    instance[lane] = row;
+    iterations[lane] = 0;
+    O::set_mask(is_starting, lane, true);
+    for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
+    for (int i = 0; i < structure->m; ++i) {
+      const bool interior = i >= num_zero() && i < num_linear();
+      O::set(y[i], lane, interior ? 1.0 : 0.0);
+      O::set(s[i], lane, interior ? 1.0 : 0.0);
+      O::set(affine_dy[i], lane, 0.0);
+    }
+    for (int k = 0; k < structure->num_cones; ++k) {
+      O::set(cone(y, k)[0], lane, 1.0);
+      O::set(cone(s, k)[0], lane, 1.0);
+    }
+    O::set(tau, lane, 1.0);
+    O::set(kappa, lane, 1.0);
+    O::set(best_merit, lane, __builtin_inf());
+  }
+
+  void finish_lanes(const ProblemData& problem, const Scaling& scaling,
+                    const SolveSettings& settings, Queue& queue, const SolveResults& results) {
+    V certificate_y, certificate_x;
+    measure(settings, certificate_y, certificate_x);
+    const bool reload_matrices = !(problem.A.is_shared() && scaling.row_stride == 0);
+    for (int lane = 0; lane < W; ++lane) {
+      if (!O::get_mask(is_active, lane) || O::get_mask(is_starting, lane)) continue;
+      const double reached = O::get(merit, lane);
+      Status status;
+      if (reached <= 1.0) {
+        status = Status::kSolved;
+      } else if (O::get(certificate_y, lane) > 0) {
+        status = Status::kInfeasible;
+      } else if (O::get(certificate_x, lane) > 0) {
+        status = Status::kUnbounded;
+      } else {
+        const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
+        if (!stalled && iterations[lane] <= settings.max_iterations) continue;
+        status = O::get(best_merit, lane) <= kInaccurateFactor ? Status::kInaccurate
+                 : stalled                                     ? Status::kNumericalError
+                                                               : Status::kMaxIterations;
+      }
+      store_lane(lane, status, results);
+      if (queue.empty()) {
+        O::set_mask(is_active, lane, false);
+      } else {
+        load_lane(problem, scaling, queue.pop(), lane, !reload_matrices);
+      }
+    }
+  }
+
+  void store_lane(int lane, Status status, const SolveResults& results) const {
+    const long row = instance[lane];
+    const bool current = status == Status::kSolved || status == Status::kInfeasible ||
+                         status == Status::kUnbounded || !(O::get(best_merit, lane) < __builtin_inf());
+    const V *from_x = current ? x : best_x, *from_y = current ? y : best_y,
+            *from_s = current ? s : best_s;
+    const double k = O::get(data.cost, lane);
+    double divisor = O::get(current ? tau : best_tau, lane);
+    if (status == Status::kInfeasible) divisor = -O::get(dot(data.b, y, structure->m), lane) / k;
+    if (status == Status::kUnbounded) divisor = -O::get(dot(data.q, x, structure->n), lane) / k;
+    for (int j = 0; j < structure->n; ++j) {
+      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(from_x[j], lane) / divisor;
+    }
+    for (int i = 0; i < structure->m; ++i) {
+      const double e = O::get(data.e[i], lane), value = O::get(y[i], lane);
+      results.y.at(row, i) = e * O::get(from_y[i], lane) / (k * divisor);
+      results.s.at(row, i) = O::get(from_s[i], lane) / (e * divisor);
+      // Δs/s = −1 − Δy/y on the affine step: active when |Δs|/s > |Δy|/y.
+      const bool active = i < num_zero() || O::get(affine_dy[i], lane) > -0.5 * value;
+      results.is_active.at(row, i) = i < num_linear() ? active : -1;
+    }
+    results.status[row] = static_cast<std::int8_t>(status);
+    results.iterations[row] = iterations[lane] - 1;
+    results.primal_residual[row] = O::get(current ? primal_residual : best_primal, lane);
+    results.dual_residual[row] = O::get(current ? dual_residual : best_dual, lane);
+    results.gap[row] = O::get(current ? gap : best_gap, lane);
+  }
+
+  // ---------------------------------------------------------------- residuals and stopping
+  void update_residuals() {
+    const StructureView& v = *structure;
+    data.multiply_P(x, Px);
+    data.multiply_At(y, Aty);
+    data.multiply_A(x, Ax);
+    for (int j = 0; j < v.n; ++j) rx[j] = Px[j] + Aty[j] + data.q[j] * tau;
+    for (int i = 0; i < v.m; ++i) ry[i] = Ax[i] + s[i] - data.b[i] * tau;
+    x_P_x = dot(x, Px, v.n);
+    q_x = dot(data.q, x, v.n);
+    b_y = dot(data.b, y, v.m);
+    r_tau = x_P_x / tau + q_x + b_y + kappa;
+    mu = (dot(s + num_zero(), y + num_zero(), v.m - num_zero()) + tau * kappa) *
+         (1.0 / (v.degree + 1));
+  }
+
+  /// Residuals in user scaling, the merit (≤ 1 when solved) and both certificates (> 0).
+  void measure(const SolveSettings& settings, V& certificate_y, V& certificate_x) {
+    const StructureView& v = *structure;
+    V p_residual{}, p_scale{}, d_residual{}, d_scale{}, q_norm{}, b_norm{};
+    V aty_norm{}, px_norm{}, axs_norm{};  // equilibrated
+    for (int i = 0; i < v.m; ++i) {
+      const V unscale = 1.0 / data.e[i];
+      p_residual = O::max(p_residual, O::abs(ry[i]) * unscale);
+      b_norm = O::max(b_norm, O::abs(data.b[i]) * unscale);
+      p_scale = O::max(p_scale, O::max(O::abs(Ax[i]), O::abs(s[i])) * unscale);
+      axs_norm = O::max(axs_norm, O::abs(Ax[i] + s[i]));
+    }
+    const V inverse_cost = 1.0 / data.cost, inverse_tau = 1.0 / tau;
+    for (int j = 0; j < v.n; ++j) {
+      const V unscale = inverse_cost / data.d[j];
+      d_residual = O::max(d_residual, O::abs(rx[j]) * unscale);
+      q_norm = O::max(q_norm, O::abs(data.q[j]) * unscale);
+      d_scale = O::max(d_scale, O::max(O::abs(Px[j]), O::abs(Aty[j])) * unscale);
+      px_norm = O::max(px_norm, O::abs(Px[j]));
+      aty_norm = O::max(aty_norm, O::abs(Aty[j]));
+    }
+    p_scale = O::max(p_scale * inverse_tau, b_norm);
+    d_scale = O::max(d_scale * inverse_tau, q_norm);
+    primal_residual = p_residual * inverse_tau;
+    dual_residual = d_residual * inverse_tau;
+    const V quadratic = x_P_x * inverse_tau * inverse_tau;
+    const V linear = q_x * inverse_tau, dual_linear = b_y * inverse_tau;
+    gap = O::abs(quadratic + linear + dual_linear) * inverse_cost;
+    const V g_scale = O::max(O::abs(0.5 * quadratic + linear), O::abs(0.5 * quadratic + dual_linear)) *
+                      inverse_cost;
+    // Absolute tolerances shrink with the objective: 1e-8 means nothing to one of size 1e-6.
+    const V cost_unit = O::min(O::splat(1.0), inverse_cost);
+    const double abs = settings.eps_abs, rel = settings.eps_rel;
+    merit = O::max(O::max(primal_residual / (abs + rel * p_scale),
+                          dual_residual / (abs * cost_unit + rel * d_scale)),
+                   gap / (abs * cost_unit + rel * g_scale));
+
+    // With bᵀy = −1, ‖Aᵀy‖ ≤ ε rules out every solution of size below 1/ε; likewise for the
+    // dual. Both in equilibrated units, which do not depend on the user's.
+    const double eps = settings.eps_infeasible;
+    const M certain = O::lt(tau, kappa);
+    const V one = O::splat(1.0), none = O::splat(-1.0);
+    certificate_y = O::select(O::lt(aty_norm, -eps * b_y) & certain, one, none);
+    certificate_x = O::select(O::lt(O::max(px_norm, axs_norm), -eps * q_x) & certain, one, none);
+    keep_best();
+  }
+
+  void keep_best() {
+    // A starting lane has no iterate yet; NaN merits compare false.
+    const M better = O::lt(merit, best_merit) & ~is_starting;
+    if (!O::any(better & O::lt(merit, O::splat(1e6)))) return;
+    for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
+    for (int i = 0; i < structure->m; ++i) {
+      best_y[i] = O::select(better, y[i], best_y[i]);
+      best_s[i] = O::select(better, s[i], best_s[i]);
+    }
+    best_tau = O::select(better, tau, best_tau);
+    best_merit = O::select(better, merit, best_merit);
+    best_primal = O::select(better, primal_residual, best_primal);
+    best_dual = O::select(better, dual_residual, best_dual);
+    best_gap = O::select(better, gap, best_gap);
+  }
+
+  // ------------------------------------------------------------------------ linear algebra
+  void update_scaling() {
+    for (int i = 0; i < num_zero(); ++i) h[i] = V{};
+    for (int i = num_zero(); i < num_linear(); ++i) h[i] = s[i] / y[i];
+    for (int k = 0; k < structure->num_cones; ++k) {
+      const int size = structure->cone_size[k];
+      Soc::scaling_point(cone(s, k), cone(y, k), size, cone(w, k), eta[k]);
+      Soc::template multiply_scaling<1>(cone(w, k), eta[k], cone(y, k), size, cone(lambda, k));
+    }
+  }
+
+  void assemble() {
+    const StructureView& v = *structure;
+    kkt.begin_assembly(data.P, kRegularization);
+    for (int t = 0; t < v.num_A; ++t) {
+      if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
+    }
+    for (int i = 0; i < num_linear(); ++i) {
+      if (v.solve.row_position[i] >= 0) kkt.set_row_diagonal(i, h[i]);
+    }
+    for (int k = 0; k < v.num_singletons; ++k) {
+      kkt.add_singleton(k, data.A[v.singleton_entry[k]], h[v.singleton_row[k]]);
+    }
+    const long* entry = v.solve.block;
+    for (int k = 0; k < v.num_cones; ++k) {
+      const V* wk = cone(w, k);
+      const V squared = eta[k] * eta[k];
+      for (int i = 0; i < v.cone_size[k]; ++i) {
+        for (int j = 0; j <= i; ++j, ++entry) {
+          V value = 2.0 * wk[i] * wk[j];
+          if (i == j) value += i == 0 ? -1.0 : 1.0;
+          kkt.factor.storage[*entry] = -squared * value;
+          if (i == j) kkt.factor.storage[*entry] -= kRegularization;
+        }
+      }
+    }
+    kkt.factor.factorize(kPivotFloor);
+  }
+
+  /// out = H dy, unregularized.
+  void multiply_H(const V* v, V* out) const {
+    for (int i = 0; i < num_linear(); ++i) out[i] = h[i] * v[i];
+    for (int k = 0; k < structure->num_cones; ++k) {
+      const int size = structure->cone_size[k];
+      V* part = cone(out, k);
+      for (int i = 0; i < size; ++i) part[i] = V{};
+      Soc::add_squared(cone(w, k), eta[k], v + structure->cone_start[k], size, 1.0, part);
+    }
+  }
+
+  /// Solve K (u, v) = (u, v) in place; in careful mode refine against the unregularized K.
+  void solve_one(const SolveSettings& settings, V* u, V* v) {
+    if (!settings.careful) {
+      kkt.template solve<1>({u}, {v});
+      return;
+    }
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) rhs_n[j] = u[j];
+    for (int i = 0; i < view.m; ++i) rhs_m[i] = v[i];
+    kkt.template solve<1>({u}, {v});
+    for (int pass = 0; pass < kCarefulRefinements; ++pass) {
+      data.multiply_P(u, work_n);
+      data.multiply_At(v, scratch_n);
+      for (int j = 0; j < view.n; ++j) work_n[j] = rhs_n[j] - work_n[j] - scratch_n[j];
+      multiply_H(v, work_m);
+      data.multiply_A(u, scratch_m);
+      for (int i = 0; i < view.m; ++i) work_m[i] = rhs_m[i] - scratch_m[i] + work_m[i];
+      kkt.template solve<1>({work_n}, {work_m});
+      for (int j = 0; j < view.n; ++j) u[j] += work_n[j];
+      for (int i = 0; i < view.m; ++i) v[i] += work_m[i];
+    }
+  }
+
+  void solve_constant_and_affine(const SolveSettings& settings) {
+    const StructureView& v = *structure;
+    // A starting lane without P solves for (0, b) here; with P the constant part is enough.
+    for (int j = 0; j < v.n; ++j) {
+      x2[j] = -data.q[j];
+      x1[j] = O::select(is_starting, V{}, -rx[j]);
+    }
+    for (int i = 0; i < v.m; ++i) {
+      y2[i] = data.b[i];
+      y1[i] = O::select(is_starting, data.b[i], s[i] - ry[i]);
+    }
+    if (settings.careful) {
+      solve_one(settings, x1, y1);
+      solve_one(settings, x2, y2);
+    } else {
+      kkt.template solve<2>({x1, x2}, {y1, y2});
+    }
+  }
+
+  /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).
+  void set_starting_points() {
+    if (!O::any(is_starting)) return;
+    const StructureView& v = *structure;
+    for (int j = 0; j < v.n; ++j) {
+      x[j] = O::select(is_starting, has_no_P() ? x1[j] : x2[j], x[j]);
+    }
+    for (int i = 0; i < v.m; ++i) {
+      const V slack = has_no_P() ? -y1[i] : -y2[i];
+      const V dual = has_no_P() ? y2[i] - y1[i] : y2[i];
+      s[i] = O::select(is_starting, i < num_zero() ? V{} : slack, s[i]);
+      y[i] = O::select(is_starting, dual, y[i]);
+    }
+    shift_into_cone(s);
+    shift_into_cone(y);
+  }
+
+  void shift_into_cone(V* point) {
+    const StructureView& v = *structure;
+    V smallest = O::splat(__builtin_inf()), total{};
+    for (int i = num_zero(); i < num_linear(); ++i) {
+      smallest = O::min(smallest, point[i]);
+      total += O::max(point[i], V{});
+    }
+    for (int k = 0; k < v.num_cones; ++k) {
+      const V margin = Soc::margin(cone(point, k), v.cone_size[k]);
+      smallest = O::min(smallest, margin);
+      total += O::max(margin, V{});
+    }
+    const double degree = v.degree > 0 ? v.degree : 1;
+    const V target = O::max(O::splat(1.0), total * (0.1 / degree));
+    V amount = O::select(O::le(smallest, V{}), target - smallest, O::max(target - smallest, V{}));
+    amount = O::select(is_starting, amount, V{});
+    for (int i = num_zero(); i < num_linear(); ++i) point[i] += amount;
+    for (int k = 0; k < v.num_cones; ++k) cone(point, k)[0] += amount;
+  }
+
+  // ----------------------------------------------------------------------------- directions
+  /// (dx, dy, dτ) from the solved parts, ds and dκ from complementarity:
+  ///   ds = −shift − H dy,   dκ = −(complement + κ dτ)/τ.
+  void combine(V scale, V complement) {
+    const StructureView& v = *structure;
+    const V inverse_tau = 1.0 / tau;
+    const V numerator = scale * r_tau - complement * inverse_tau + dot(gradient, x1, v.n) +
+                        dot(data.b, y1, v.m);
+    d_tau = numerator / denominator;
+    for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
+    for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
+    multiply_H(dy, ds);
+    for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
+    for (int i = num_zero(); i < v.m; ++i) ds[i] = -shift[i] - ds[i];
+    d_kappa = -(complement + kappa * d_tau) * inverse_tau;
+  }
+
+  /// κ/τ + ‖x₂ − x/τ‖²_P + ‖y₂‖²_H: the coefficient of dτ as a sum of positive terms.
+  void compute_denominator() {
+    const StructureView& v = *structure;
+    const V inverse_tau = 1.0 / tau;
+    for (int j = 0; j < v.n; ++j) {
+      gradient[j] = 2.0 * Px[j] * inverse_tau + data.q[j];
+      dx[j] = x2[j] - x[j] * inverse_tau;
+    }
+    data.multiply_P(dx, work_n);
+    multiply_H(y2, work_m);
+    denominator = kappa * inverse_tau + dot(dx, work_n, v.n) + dot(y2, work_m, v.m);
+  }
+
+  void affine_step() {
+    compute_denominator();
+    for (int i = num_zero(); i < structure->m; ++i) shift[i] = s[i];
+    combine(O::splat(1.0), tau * kappa);
+    for (int i = num_zero(); i < num_linear(); ++i) affine_dy[i] = dy[i];
+    const V alpha = O::min(step_length(), O::splat(1.0));
+    const V left = 1.0 - alpha;
+    sigma = left * left * left;
+  }
+
+  void combined_step(const SolveSettings& settings) {
+    const StructureView& v = *structure;
+    const V center = sigma * mu, keep = 1.0 - sigma;
+    for (int i = num_zero(); i < num_linear(); ++i) {
+      shift[i] = (s[i] * y[i] + ds[i] * dy[i] - center) / y[i];
+    }
+    for (int k = 0; k < v.num_cones; ++k) corrector_shift(k, center);
+    const V complement = tau * kappa + d_tau * d_kappa - center;
+    for (int j = 0; j < v.n; ++j) x1[j] = -keep * rx[j];
+    for (int i = 0; i < num_zero(); ++i) y1[i] = -keep * ry[i];
+    for (int i = num_zero(); i < v.m; ++i) y1[i] = shift[i] - keep * ry[i];
+    solve_one(settings, x1, y1);
+    combine(keep, complement);
+
+    const double fraction = settings.careful ? kCarefulStepFraction : kStepFraction;
+    V alpha = O::min(step_length() * fraction, O::splat(1.0));
+    const M moves = is_active & ~is_starting;
+    step_taken = O::select(is_starting, O::splat(1.0), alpha);
+    alpha = O::select(moves, alpha, V{});
+    is_starting = O::none();
+    for (int j = 0; j < v.n; ++j) x[j] = O::select(moves, x[j] + alpha * dx[j], x[j]);
+    for (int i = 0; i < v.m; ++i) {
+      y[i] = O::select(moves, y[i] + alpha * dy[i], y[i]);
+      s[i] = O::select(moves, s[i] + alpha * ds[i], s[i]);
+    }
+    tau = O::select(moves, tau + alpha * d_tau, tau);
+    kappa = O::select(moves, kappa + alpha * d_kappa, kappa);
+  }
+
+  /// shift = W (λ \ (λ∘λ + (W⁻¹ds)∘(W dy) − σμ e)) for one second-order cone.
+  void corrector_shift(int k, V center) {
+    const int size = structure->cone_size[k];
+    V *u = cone(shift, k), *left = cone(work_m, k);
+    const V *wk = cone(w, k), *l = cone(lambda, k);
+    Soc::template multiply_scaling<-1>(wk, eta[k], cone(ds, k), size, left);
+    Soc::template multiply_scaling<1>(wk, eta[k], cone(dy, k), size, u);
+    V inner{}, square{};
+    for (int i = 0; i < size; ++i) {
+      inner += left[i] * u[i];
+      square += l[i] * l[i];
+    }
+    const V left_head = left[0], u_head = u[0];
+    for (int i = 1; i < size; ++i) {
+      u[i] = left_head * u[i] + u_head * left[i] + 2.0 * l[0] * l[i];
+    }
+    u[0] = inner + square - center;
+    divide(l, u, size);
+    Soc::template multiply_scaling<1>(wk, eta[k], u, size, u);
+  }
+
+  /// u ← λ \ u, the inverse of the Jordan product with λ.
+  static void divide(const V* l, V* u, int size) {
+    V tail{};
+    for (int i = 1; i < size; ++i) tail += l[i] * u[i];
+    const V head = (l[0] * u[0] - tail) / Soc::determinant(l, size);
+    u[0] = head;
+    const V inverse = 1.0 / l[0];
+    for (int i = 1; i < size; ++i) u[i] = (u[i] - head * l[i]) * inverse;
+  }
+
+  /// Longest step that keeps s, y, τ, κ in their cones, at most 1e10.
+  V step_length() const {
+    const StructureView& v = *structure;
+    // 1/α = max(−du/u) needs no branch on the sign of du.
+    V inverse = O::splat(1e-10);
+    for (int i = num_zero(); i < num_linear(); ++i) {
+      inverse = O::max(inverse, O::max(-ds[i] / s[i], -dy[i] / y[i]));
+    }
+    inverse = O::max(inverse, O::max(-d_tau / tau, -d_kappa / kappa));
+    V alpha = 1.0 / inverse;
+    for (int k = 0; k < v.num_cones; ++k) {
+      alpha = Soc::step_length(cone(s, k), cone(ds, k), v.cone_size[k], alpha);
+      alpha = Soc::step_length(cone(y, k), cone(dy, k), v.cone_size[k], alpha);
+    }
+    return alpha;
+  }
+
+  V x_P_x, q_x, b_y, denominator, step_taken;
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

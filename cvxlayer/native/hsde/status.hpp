@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace cvxlayer {
+
+/// How one instance ended; the numbers are those of `cvxlayer.errors.Status`.
+enum class Status : std::int8_t {
+  kSolved = 0,
+  kInaccurate = 1,
+  kInfeasible = 2,
+  kUnbounded = 3,
+  kMaxIterations = 4,
+  kNumericalError = 5,
+};
+
+}  // namespace cvxlayer

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Symbolic LDLᵀ of a quasidefinite matrix: ordering, elimination tree, supernodes and the
+// schedule of updates. Done once per sparsity structure; the numbers come in factor.hpp.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace cvxlayer {
+
+/// A set of consecutive pivots stored as one row-major panel of leading dimension `width`.
+/// A dense supernode stores its width × width diagonal block first (upper part unused), then
+/// `num_below` rows. A diagonal supernode, a group of leaves with the same structure and no
+/// coupling among them, stores one row with its pivots, then `num_below` rows.
+struct Supernode {
+  int first;
+  int width;
+  int num_below;
+  int below;  // offset into `below_rows`
+  long panel;  // offset into the factor storage, in entries
+  int segment_begin, segment_end;
+  bool is_diagonal;
+
+  int head_rows() const { return is_diagonal ? 1 : width; }
+};
+
+/// The part of a supernode's update that lands in one ancestor: its below-rows
+/// [begin, end) are pivots of `target`, and row `begin + i` of the source sits in panel row
+/// `relative[relative_offset + i]` of the target.
+struct Segment {
+  int target;
+  int begin, end;
+  int relative_offset;
+};
+
+/// Plain pointers into a `Symbolic`, for lane code.
+struct SymbolicView {
+  int dim;
+  int num_nodes;
+  const Supernode* nodes;
+  const int* below_rows;
+  const Segment* segments;
+  const int* relative;
+  const int* position;  // original index → pivot position
+  const signed char* sign;  // by pivot position
+  long storage;  // entries of all panels
+  long scratch;  // entries of the update buffer
+};
+
+class Symbolic {
+ public:
+  /// Analyze a symmetric pattern given by its entries (row[k], col[k]), any triangle, the
+  /// diagonal implied. `sign[i]` is the sign of pivot i (+1 or −1).
+  Symbolic(int dim, const std::vector<int>& row, const std::vector<int>& col,
+           const std::vector<signed char>& sign);
+
+  /// Offset into the factor storage of the entry (i, j), original indices; it must be in
+  /// the pattern.
+  long entry(int i, int j) const;
+  SymbolicView view() const;
+  double multiply_adds() const { return multiply_adds_; }
+  long storage() const { return storage_; }
+
+ private:
+  void order(const std::vector<int>& row, const std::vector<int>& col);
+  void build_columns(const std::vector<int>& row, const std::vector<int>& col);
+  void group_leaves();
+  void build_supernodes();
+  void build_segments();
+
+  int dim_;
+  std::vector<int> position_;
+  std::vector<signed char> sign_;
+  std::vector<std::vector<int>> columns_;  // rows below the diagonal of each pivot
+  std::vector<int> leaf_group_;            // group of each pivot, −1 if none
+  std::vector<Supernode> nodes_;
+  std::vector<int> node_of_;
+  std::vector<int> below_rows_;
+  std::vector<Segment> segments_;
+  std::vector<int> relative_;
+  long storage_ = 0;
+  long scratch_ = 0;
+  double multiply_adds_ = 0;
+};
+
+}  // namespace cvxlayer

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our C++ engine: many instances at once in SIMD lanes and threads.
+
+A row that fails is solved again with iterative refinement and shorter steps, and then by
+Clarabel; `ConeSolution.solved_by` tells which pass produced it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+
+import numpy as np
+
+from cvxlayer import _native
+from cvxlayer.errors import Status
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.solution import ConeSolution, SolvedBy
+from cvxlayer.solve.backend import AbstractBackend, Settings
+from cvxlayer.solve.clarabel import ClarabelBackend
+
+DEFAULT_MAX_ITERS = 100
+INFEASIBLE_TOLERANCE = 1e-8
+
+
+@functools.lru_cache(maxsize=64)
+def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
+    """Build the engine of a structure; shared by the solve and the derivative.
+
+    Structures compare by identity, so an engine is built once for each compiled program.
+    """
+    cones = structure.cones
+    return _native.Engine(
+        structure.num_variables,
+        cones.zero,
+        cones.nonnegative,
+        list(cones.second_order),
+        structure.P_indptr.tolist(),
+        structure.P_indices.tolist(),
+        structure.A_indptr.tolist(),
+        structure.A_indices.tolist(),
+    )
+
+
+def num_threads(threads: int | None) -> int:
+    """Number of threads to use: as asked, else every core this process may run on."""
+    if threads is not None:
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class NativeBackend(AbstractBackend):
+    """The default solver.
+
+    Source:
+        Goulart & Chen, Clarabel: an interior-point solver for conic programs with quadratic
+        objectives (arXiv:2405.12762), with the changes listed in docs/derivations/engine.md.
+    """
+
+    name = "native"
+    extra_options = frozenset({"width", "fallback"})
+
+    def setup(self, structure: ConeProgramStructure) -> _native.Engine:
+        """Order and analyze the KKT matrices of the structure."""
+        return prepare_engine(structure)
+
+    def solve(
+        self, prepared: _native.Engine, batch: ConeProgramBatch, settings: Settings
+    ) -> ConeSolution:
+        """Solve every instance; see `AbstractBackend.solve`.
+
+        Extra options: `width`, the number of SIMD lanes (0 chooses); `fallback`, whether
+        rows that fail numerically go to Clarabel (default True).
+        """
+        start = time.perf_counter()
+        solution = _allocate(batch)
+        _run(prepared, batch, settings, solution, None, careful=False)
+        failed = _numerically_failed(solution, settings)
+        if len(failed):
+            _run(prepared, batch, settings, solution, failed, careful=True)
+            solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
+            failed = _numerically_failed(solution, settings)
+            if len(failed) and settings.extra.get("fallback", True):
+                _fall_back(batch, settings, solution, failed)
+        object.__setattr__(solution, "solve_seconds", time.perf_counter() - start)
+        return solution
+
+
+def _allocate(batch: ConeProgramBatch) -> ConeSolution:
+    size, structure = batch.size, batch.structure
+    n, m = structure.num_variables, structure.num_rows
+    reals = np.empty((3, size))
+    return ConeSolution(
+        x=np.empty((size, n)),
+        y=np.empty((size, m)),
+        s=np.empty((size, m)),
+        status=np.empty(size, np.int8),
+        iterations=np.empty(size, np.int32),
+        primal_residual=reals[0],
+        dual_residual=reals[1],
+        gap=reals[2],
+        solved_by=np.zeros(size, np.int8),
+        is_active=np.empty((size, m), np.int8),
+        solve_seconds=0.0,
+    )
+
+
+def _run(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    settings: Settings,
+    solution: ConeSolution,
+    rows: np.ndarray | None,
+    *,
+    careful: bool,
+) -> None:
+    engine.solve(
+        batch.size,
+        batch.P,
+        batch.q,
+        batch.A,
+        batch.b,
+        rows,
+        settings.eps_abs,
+        settings.eps_rel,
+        INFEASIBLE_TOLERANCE,
+        settings.max_iters or DEFAULT_MAX_ITERS,
+        careful,
+        num_threads(settings.threads),
+        settings.extra.get("width", 0),
+        solution.x,
+        solution.y,
+        solution.s,
+        solution.status,
+        solution.iterations,
+        solution.primal_residual,
+        solution.dual_residual,
+        solution.gap,
+        solution.is_active,
+    )
+
+
+def _numerically_failed(solution: ConeSolution, settings: Settings) -> np.ndarray:
+    """Rows that stopped short for numerical reasons, not at the user's own limit."""
+    failed = (solution.status == Status.NUMERICAL_ERROR) | (
+        (solution.status == Status.INACCURATE) | (solution.status == Status.MAX_ITERATIONS)
+    ) & ((settings.max_iters is None) | (solution.iterations < (settings.max_iters or 0)))
+    return np.flatnonzero(failed)
+
+
+def _fall_back(
+    batch: ConeProgramBatch, settings: Settings, solution: ConeSolution, rows: np.ndarray
+) -> None:
+    """Let Clarabel try the given rows, and keep its answer where it does better."""
+    backend = ClarabelBackend()
+    plain = Settings(settings.eps_abs, settings.eps_rel, settings.max_iters, settings.threads)
+    part = batch.select(rows)
+    other = backend.solve(backend.setup(part.structure), part, plain)
+    better = (other.status <= Status.UNBOUNDED) & (
+        (other.status != Status.INACCURATE) | (solution.status[rows] != Status.INACCURATE)
+    )
+    chosen = rows[better]
+    for name in ("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap"):
+        getattr(solution, name)[chosen] = getattr(other, name)[better]
+    solution.is_active[chosen] = -1
+    solution.solved_by[chosen] = SolvedBy.FALLBACK
