@@ -70,7 +70,7 @@ class ProgramSolution:
     batch: ConeProgramBatch
     cone: ConeSolution
     has_solution: Bool[np.ndarray, " batch"]
-    outputs: tuple[Float[np.ndarray, "batch size"], ...]
+    outputs: tuple[Float[np.ndarray, "batch _"], ...]
     settings: Settings
 
     @functools.cached_property
@@ -87,7 +87,7 @@ class ProgramSolution:
         value[self.cone.status == Status.UNBOUNDED] = -np.inf
         return self.program.recovery.sign * value
 
-    def dual(self, constraint: Any) -> tuple[Float[np.ndarray, "batch size"], ...]:
+    def dual(self, constraint: Any) -> tuple[Float[np.ndarray, "batch _"], ...]:
         """Return the dual variables of a constraint, in the order of its `dual_variables`.
 
         Args:
@@ -139,7 +139,7 @@ class CompiledProgram:
 
     def solve(
         self,
-        values: Sequence[Float[np.ndarray, "batch_or_1 size"]],
+        values: Sequence[Float[np.ndarray, "_ _"]],
         *,
         backend: AbstractBackend,
         settings: Settings | None = None,
