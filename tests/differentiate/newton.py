@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """True solutions, to rounding, by Newton's method on the nonsymmetric residual map.
 
-Shares with the library only the projections, which are tested by themselves.
+Shares with the library the projections, which are tested by themselves, and the choice of
+units, which is a mere change of variables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import dataclasses
 import numpy as np
 
 from cvxlayer.cones import projection
+from cvxlayer.differentiate.residual_map import DenseProgram
+from cvxlayer.differentiate.scaling import equilibrate
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
@@ -29,33 +32,38 @@ def refine(
     batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray, s: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y, s of every row, from nearby values, to rounding."""
-    refined = [_refine_row(batch, row, x[row], y[row] - s[row]) for row in range(batch.size)]
+    refined = [_refine_row(batch, row, x[row], y[row], s[row]) for row in range(batch.size)]
     return tuple(np.array(part) for part in zip(*refined, strict=True))
 
 
 def _refine_row(
-    batch: ConeProgramBatch, row: int, x: np.ndarray, v: np.ndarray
+    batch: ConeProgramBatch, row: int, x: np.ndarray, y: np.ndarray, s: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     P, q, A, b = batch.instance(row)
     P, A = P.toarray(), A.toarray()
-    P = P + np.triu(P, 1).T
-    cones = batch.structure.cones
-    n, m = len(q), len(b)
     is_present = np.isfinite(b)
-    b, v = np.where(is_present, b, 0.0), np.where(is_present, v, -1.0)
+    cones = batch.structure.cones
+    program = DenseProgram(
+        cones, P + np.triu(P, 1).T, q, A * is_present[:, None], np.where(is_present, b, 1.0)
+    )
+    # In equilibrated units, where y − s does not drown one in the other.
+    units = equilibrate(program)
+    program = units.apply(program)
+    x, y, s = x / units.column, units.cost * y / units.row, s * units.row
+    v = np.where(is_present, y - s, -units.row)
+    n, m = len(q), len(b)
     for _ in range(8):
         y = projection.project_dual(cones, v[None])[0]
         D = projection.project_dual_derivative(cones, v[None])[0]
-        on_v = D - np.eye(m)
-        right = np.concatenate([P @ x + A.T @ y + q, A @ x + y - v - b])
-        matrix = np.block([[P, A.T @ D], [A, on_v]])
-        # An infinite bound: the row says v = −1 and no more.
-        right[n:][~is_present] = (v + 1.0)[~is_present]
-        matrix[n:][~is_present] = np.eye(n + m)[n:][~is_present]
+        right = np.concatenate(
+            [program.P @ x + program.A.T @ y + program.q, program.A @ x + y - v - program.b]
+        )
+        matrix = np.block([[program.P, program.A.T @ D], [program.A, D - np.eye(m)]])
         step = np.linalg.solve(matrix, -right)
         x, v = x + step[:n], v + step[n:]
     y = projection.project_dual(cones, v[None])[0]
-    return x, y, np.where(is_present, y - v, np.inf)
+    s = np.where(is_present, (y - v) / units.row, np.inf)
+    return x * units.column, y * units.row / units.cost, s
 
 
 def perturbed(

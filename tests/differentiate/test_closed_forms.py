@@ -68,7 +68,7 @@ def test_projection_onto_a_ball(rng: np.random.Generator) -> None:
 
 
 def test_minimum_of_a_norm_plus_a_linear_term() -> None:
-    """Minimize ½t² + q'x with ‖x − a‖ ≤ t: the solution is x = a − ‖q‖ q, t = ‖q‖²."""
+    """Minimize ½t² + pt + qᵀx with ‖x − a‖ ≤ t: t = ‖q‖ − p and x = a − t q/‖q‖."""
     q, a = np.array([0.6, -0.3, 0.2]), np.array([1.0, 2.0, -1.0])
     P = np.diag([1.0, 0.0, 0.0, 0.0])
     batch = batch_of(
@@ -76,8 +76,9 @@ def test_minimum_of_a_norm_plus_a_linear_term() -> None:
     )
     solution = solve_accurately(batch)
     np.testing.assert_allclose(solution.x[0, 1:], a - q, atol=1e-6)
-    jacobian = jacobian_of_x_in_q(batch)
-    assert jacobian.shape == (4, 4)
+    unit = q[None] / np.linalg.norm(q)
+    expected = np.block([[-np.ones((1, 1)), unit], [unit.T, -np.eye(3)]])
+    np.testing.assert_allclose(jacobian_of_x_in_q(batch), expected, atol=EXACT)
 
 
 @pytest.mark.parametrize("copies", [2, 3])
