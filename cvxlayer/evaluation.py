@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -121,8 +122,8 @@ class Evaluation:
         """Return a cotangent as one contiguous row per instance."""
         if cotangent is None:
             return None
-        count = self.inputs.size
-        return np.ascontiguousarray(cotangent).reshape(count, cotangent.size // max(count, 1))
+        shape = cotangent.shape[len(self.inputs.batch_shape) :]
+        return np.ascontiguousarray(cotangent).reshape(self.inputs.size, math.prod(shape))
 
     def _pull_back_outputs(
         self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]

@@ -58,7 +58,7 @@ class InputBatch:
         removes the inequality.
     """
 
-    values: tuple[Float[np.ndarray, "batch_or_1 size"], ...]
+    values: tuple[Float[np.ndarray, "_ _"], ...]
     batch_shape: tuple[int, ...]
     input_batch_shapes: tuple[tuple[int, ...], ...]
     rules: tuple[InputRule, ...]

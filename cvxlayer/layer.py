@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Layer:
         derivative: str = "exact",
         on_failure: str = "raise",
         verbose: bool = False,
-        **unknown: Never,
+        **unknown: Any,
     ) -> None:
         self._evaluator: Evaluator = build_evaluator(
             problem,
@@ -75,7 +75,7 @@ class Layer:
         self,
         *values: Any,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: None = None,
+        warm_start: Any = None,
         **named: Any,
     ) -> tuple[Any, ...]:
         """Return the variables and duals asked for, batch dimensions first.
@@ -111,7 +111,7 @@ class Layer:
         self,
         *values: Any,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: None = None,
+        warm_start: Any = None,
         **named: Any,
     ) -> Solution[Any]:
         """Return the whole `Solution`; arguments and errors as of a call."""

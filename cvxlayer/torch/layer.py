@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Never
+from typing import Any
 
 import torch
 
@@ -55,7 +55,7 @@ class Layer(torch.nn.Module):
         derivative: str = "exact",
         on_failure: str = "raise",
         verbose: bool = False,
-        **unknown: Never,
+        **unknown: Any,
     ) -> None:
         super().__init__()
         self._evaluator: Evaluator = build_evaluator(
@@ -73,10 +73,10 @@ class Layer(torch.nn.Module):
 
     def forward(
         self,
-        *values: torch.Tensor | float,
+        *values: Any,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: None = None,
-        **named: torch.Tensor | float,
+        warm_start: Any = None,
+        **named: Any,
     ) -> tuple[torch.Tensor, ...]:
         """Return the variables and duals asked for, batch dimensions first.
 
@@ -100,10 +100,10 @@ class Layer(torch.nn.Module):
 
     def solve(
         self,
-        *values: torch.Tensor | float,
+        *values: Any,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: None = None,
-        **named: torch.Tensor | float,
+        warm_start: Any = None,
+        **named: Any,
     ) -> Solution[torch.Tensor]:
         """Return the whole `Solution`; arguments and errors as of a call."""
         refuse_warm_start(warm_start)
