@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom. Data walks in one direction, and each room knows one thing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.sources import SOURCES, Source
+
+COMMON = {"errors", "cones", "program"}
+STAGES = {"canonicalize", "solve", "differentiate"}
+CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "options", "solve.backend"}
+
+# Room → what it may import. `solve.backend` is the one file of a stage that others may
+# name: the type of what a user passes as `solver=`.
+MAY_IMPORT = {
+    "errors": set(),
+    "cones": {"errors"},
+    "program": {"cones", "errors"},
+    "canonicalize": COMMON,
+    "solve": COMMON | {"_native"},
+    "differentiate": COMMON | {"_native"},
+    "families": COMMON | {"differentiate"},
+    "compiler": COMMON | STAGES,
+    "domains": COMMON,
+    "inputs": COMMON | {"domains"},
+    "options": COMMON | {"solve"},
+    "evaluation": CALL,
+    "layer": CALL | {"torch", "jax"},
+    "torch": CALL | {"families"},
+    "jax": CALL | {"families"},
+    "__init__": CALL | {"layer"},
+    "checks": CALL | STAGES | {"layer"},
+    "cli": CALL | {"checks"},
+    "__main__": {"cli", "errors"},
+}
+# Package → the rooms that may import it.
+OUTSIDE = {
+    "cvxpy": {"canonicalize", "checks"},
+    "torch": {"torch"},
+    "jax": {"jax"},
+    "clarabel": {"solve"},
+    "typer": {"cli", "__main__"},
+    "rich": {"cli", "__main__"},
+}
+NATIVE_DOORS = {"cvxlayer.solve.native", "cvxlayer.differentiate.native"}
+
+each_source = pytest.mark.parametrize("source", SOURCES, ids=str)
+
+
+@each_source
+def test_imports_follow_the_arrows(source: Source) -> None:
+    assert source.room in MAY_IMPORT, f"{source}: add this room to MAY_IMPORT, with a reason"
+    allowed = MAY_IMPORT[source.room] | {source.room}
+    for imported in source.imports():
+        if not imported.module.startswith("cvxlayer."):
+            continue
+        target = imported.module.removeprefix("cvxlayer.")
+        assert target.split(".")[0] in allowed or target in allowed, (
+            f"{source}:{imported.line} imports {imported.module}; `{source.room}` may import "
+            f"only {sorted(allowed)}. Hand over data through `program/` instead."
+        )
+
+
+@each_source
+def test_outside_packages_stay_in_their_rooms(source: Source) -> None:
+    for imported in source.imports():
+        package = imported.module.split(".")[0]
+        if package in OUTSIDE:
+            assert source.room in OUTSIDE[package], (
+                f"{source}:{imported.line} imports {package}, which belongs in {OUTSIDE[package]}"
+            )
+
+
+@each_source
+def test_the_compiled_core_has_two_doors(source: Source) -> None:
+    if source.module not in NATIVE_DOORS:
+        assert all(imported.module != "cvxlayer._native" for imported in source.imports())
+
+
+@each_source
+def test_a_delayed_import_says_why(source: Source) -> None:
+    lines = source.text.splitlines()
+    for imported in source.imports():
+        if imported.is_delayed:
+            nearby = lines[max(imported.line - 4, 0) : imported.line]
+            assert any("#" in line for line in nearby), (
+                f"{source}:{imported.line}: a comment has to say why this import is delayed"
+            )
+
+
+@each_source
+def test_a_missing_package_is_never_hidden(source: Source) -> None:
+    """Only the registry catches a failed import, to say which extra to install."""
+    if source.room in ("solve", "cli", "__main__"):
+        return
+    assert "except ImportError" not in source.text
+    assert "except ModuleNotFoundError" not in source.text
+
+
+def test_there_are_no_cycles() -> None:
+    modules = {source.module: source for source in SOURCES}
+    edges = {
+        name: {imported.module for imported in source.imports() if not imported.is_delayed}
+        & modules.keys() - {name}
+        for name, source in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for target in sorted(edges[name]):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_importing_the_library_loads_no_framework(framework: str) -> None:
+    code = f"import sys, cvxlayer; sys.exit({framework!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SOURCES[0].path.parents[1])
