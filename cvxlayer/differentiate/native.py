@@ -6,11 +6,13 @@ The readable specification is `conic.py`; tests hold the two against each other.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution
 
 
@@ -75,3 +77,40 @@ def pull_back(
         width,
     )
     return ConeProgramCotangent(*outputs, residual)
+
+
+class NativeDerivative:
+    """`pull_back` in the form the compiler asks for."""
+
+    def setup(self, structure: ConeProgramStructure) -> _native.Engine:
+        """Order and analyze the KKT matrices of the structure."""
+        cones = structure.cones
+        return _native.Engine(
+            structure.num_variables,
+            cones.zero,
+            cones.nonnegative,
+            list(cones.second_order),
+            structure.P_indptr.tolist(),
+            structure.P_indices.tolist(),
+            structure.A_indptr.tolist(),
+            structure.A_indices.tolist(),
+        )
+
+    def vjp(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        x_bar: Float[np.ndarray, "batch n"] | None,
+        y_bar: Float[np.ndarray, "batch m"] | None,
+        s_bar: Float[np.ndarray, "batch m"] | None,
+        *,
+        needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+        threads: int | None = None,
+    ) -> ConeProgramCotangent:
+        """Return the cotangent of the data; see `pull_back`. Threads: None for all cores."""
+        if threads is None:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return pull_back(
+            prepared, batch, solution, x_bar, y_bar, s_bar, needs=needs, threads=threads
+        )
