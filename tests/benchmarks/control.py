@@ -20,7 +20,7 @@ STATE_LIMIT, INPUT_LIMIT, INPUT_COST = 1.5, 0.4, 0.1
 _STAGE = STATES + INPUTS
 
 
-def _dynamics_pattern() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def dynamics_pattern() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns and source (index into [F, H, −1]) of the equality matrix."""
     entries: list[tuple[int, int, int]] = []
     for t in range(HORIZON):
@@ -35,7 +35,7 @@ def _dynamics_pattern() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, columns, source
 
 
-def _constant_dynamics() -> tuple[np.ndarray, np.ndarray]:
+def constant_dynamics() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(7)
     return tuple(block[0] for block in _sample_dynamics(rng, 1))
 
@@ -57,7 +57,9 @@ def _sample_targets(rng: np.random.Generator, batch: int) -> tuple[np.ndarray, n
 def _problem(F: Any, H: Any, start: Any, target: Any) -> tuple[cp.Problem, Any]:
     x, u = cp.Variable((STATES, HORIZON + 1)), cp.Variable((INPUTS, HORIZON))
     cost = 0.0
-    constraints = [x[:, 0] == start, cp.abs(u) <= INPUT_LIMIT, cp.abs(x[:, 1:]) <= STATE_LIMIT]
+    # Two inequalities, not cp.abs: its epigraph variable is not unique, which is degenerate.
+    constraints = [x[:, 0] == start, u <= INPUT_LIMIT, u >= -INPUT_LIMIT]
+    constraints += [x[:, 1:] <= STATE_LIMIT, x[:, 1:] >= -STATE_LIMIT]
     for t in range(HORIZON):
         cost += 0.5 * cp.sum_squares(x[:, t + 1] - target)
         cost += 0.5 * INPUT_COST * cp.sum_squares(u[:, t])
@@ -69,7 +71,7 @@ def _quadratic_program(
     F: np.ndarray, H: np.ndarray, start: np.ndarray, target: np.ndarray
 ) -> QuadraticProgram:
     size, models = len(start), len(F)
-    rows, columns, source = _dynamics_pattern()
+    rows, columns, source = dynamics_pattern()
     entries = np.concatenate(
         [F.reshape(models, -1), H.reshape(models, -1), -np.ones((models, 1))], axis=1
     )
@@ -141,7 +143,7 @@ def model_predictive_control() -> Workload:
 
 def model_predictive_control_start() -> Workload:
     """Only start and target are parameters: constant matrices."""
-    F, H = _constant_dynamics()
+    F, H = constant_dynamics()
 
     def build() -> Built:
         parameters = [cp.Parameter(STATES, name="start"), cp.Parameter(STATES, name="target")]

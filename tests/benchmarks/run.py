@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: measure everything side by side, save JSON, print or write the tables.
+
+Every workload runs in a process of its own, bound to one core, then once more on two
+cores; cold starts and memory need fresh processes anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.figures import render
+from tests.benchmarks.worker import BATCHES, MEASURES
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_OUTPUT = ROOT / "output" / "benchmarks.json"
+PACKAGES = (
+    "cvxlayer", "cvxpy", "torch", "numpy", "scipy", "cvxpylayers", "diffcp", "moreau", "clarabel",
+    "qoco", "piqp", "daqp", "proxsuite", "qpth",
+)  # fmt: skip
+COLD_LAYERS = ("cvxlayer", "cvxpylayers moreau auto", "cvxpylayers diffcp")
+COLD_WORKLOADS = ("qp10-qh", "mpc20-start")
+MEMORY_WORKLOADS = ("simplex100", "qp50", "mpc20", "portfolio30")
+MEMORY_LAYERS = ("cvxlayer", "cvxpylayers moreau ipm", "proxsuite", "qpth")
+MEMORY_BATCH = 1024
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a look in under three minutes")
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", help="these workloads alone")
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--batches", nargs="+", type=int, default=None)
+    parser.add_argument("--seconds", type=float, default=None, help="for one cell")
+    parser.add_argument("--solver", default=None, help="backend of our side (default: native)")
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="JSON")
+    parser.add_argument(
+        "--markdown", type=Path, nargs="?", const=ROOT / "docs" / "benchmarks.md", default=None,
+        help="also write the tables into this file (default: docs/benchmarks.md)",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def _module(name: str, *arguments: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+
+
+def _failure(found: subprocess.CompletedProcess[str]) -> str:
+    lines = found.stderr.strip().splitlines()
+    return lines[-1][:300] if lines else f"exit code {found.returncode}"
+
+
+def _measure(names: list[str], cores: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One worker process for these workloads."""
+    batches = options.batches if cores == 1 else [b for b in options.batches if b >= 64]
+    if not batches:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.json"
+        arguments = ["--workloads", *names, "--cores", str(cores), "--output", str(part)]
+        arguments += ["--batches", *map(str, batches), "--measures", *options.measures]
+        arguments += ["--seconds", str(options.seconds if cores == 1 else options.seconds / 3)]
+        arguments += ["--solver", options.solver] if options.solver else []
+        arguments += ["--ours-only"] if cores > 1 else []
+        found = _module("worker", *arguments)
+        if found.returncode:
+            print(f"  worker for {', '.join(names)}: {_failure(found)}", file=sys.stderr)
+        return json.loads(part.read_text()) if part.exists() else []
+
+
+def _cold_starts(repetitions: int) -> list[dict[str, Any]]:
+    rows = []
+    for _ in range(repetitions):
+        for workload in COLD_WORKLOADS:
+            for layer in COLD_LAYERS:
+                found = _module("cold_start", layer, workload)
+                times = {"failure": _failure(found)}
+                if found.returncode == 0:
+                    times = json.loads(found.stdout.splitlines()[-1])
+                rows.append({"layer": layer, "workload": workload, **times})
+    return rows
+
+
+def _memory(names: list[str], ours: str) -> list[dict[str, Any]]:
+    rows = []
+    for workload in (name for name in MEMORY_WORKLOADS if name in names):
+        for layer in (ours, *MEMORY_LAYERS[1:]):
+            if workload == "portfolio30" and layer in ("proxsuite", "qpth"):
+                continue
+            found = _module("memory", layer, workload, str(MEMORY_BATCH))
+            used = {"failure": _failure(found)}
+            if found.returncode == 0:
+                used = json.loads(found.stdout.splitlines()[-1])
+            rows.append({"layer": layer, "workload": workload, "batch": MEMORY_BATCH, **used})
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    model = platform.processor()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        model = next((one.split(":")[1].strip() for one in lines if "model name" in one), model)
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.stdout.strip() or "unknown"
+
+
+def _settle(options: argparse.Namespace) -> None:
+    """Fill in what `--quick` and its absence mean."""
+    options.batches = options.batches or ([1, 64] if options.quick else list(BATCHES))
+    options.seconds = options.seconds or (0.9 if options.quick else 5.0)
+
+
+def main() -> None:
+    """Run, save, render."""
+    options = _arguments()
+    _settle(options)
+    from tests.benchmarks.catalog import workloads
+
+    names = options.only or list(workloads())
+    unknown = sorted(set(names) - set(workloads()))
+    if unknown:
+        raise SystemExit(f"No workload {', '.join(unknown)}. There are: {', '.join(workloads())}.")
+    start = time.perf_counter()
+    cells: list[dict[str, Any]] = []
+    for name in names:
+        print(f"{time.perf_counter() - start:6.0f} s  {name}", file=sys.stderr)
+        for cores in (1,) if options.quick or machine()["cores"] < 2 else (1, 2):
+            cells += _measure([name], cores, options)
+    print(f"{time.perf_counter() - start:6.0f} s  cold starts, memory", file=sys.stderr)
+    ours = f"cvxlayer ({options.solver})" if options.solver else "cvxlayer"
+    report = {
+        "machine": machine(),
+        "seconds": None,
+        "cells": cells,
+        "cold_start": [] if options.only or options.quick else _cold_starts(3),
+        "memory": [] if options.quick else _memory(names, ours),
+    }
+    report["seconds"] = time.perf_counter() - start
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1))
+    text = render(report)
+    if options.markdown is None:
+        print(text)
+    else:
+        options.markdown.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
