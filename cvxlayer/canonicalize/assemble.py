@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from cvxlayer.canonicalize.eliminate import eliminate
 from cvxlayer.canonicalize.frontend import CanonicalizedProblem, read_problem
 from cvxlayer.canonicalize.leaves import domain_of
+from cvxlayer.canonicalize.prepare import prepare
 from cvxlayer.canonicalize.rules import check_arguments, check_problem
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
 from cvxlayer.program.parametric import ParametricConeProgram
@@ -49,9 +50,10 @@ def canonicalize(
         UnsupportedProblemError: it needs integers or cones that the engine lacks.
     """
     check_arguments(problem, parameters, variables)
-    check_problem(problem, gp=gp)
+    prepared = prepare(problem, parameters)
+    check_problem(prepared.rewritten, gp=gp)
     specs = tuple(ParameterSpec(p.name(), tuple(p.shape), domain_of(p)) for p in parameters)
-    canonical = read_problem(problem, parameters)
+    canonical = read_problem(prepared, parameters)
     form = eliminate(canonical.form)
     program = form.to_program(tuple(spec.size for spec in specs))
 
@@ -81,8 +83,7 @@ def _duals(
     duals: list[RecoveredOutput] = []
     positions: dict[int, tuple[int, ...]] = {}
     by_dual_id: dict[int, int] = {}
-    for constraint in problem.constraints:
-        maps = canonical.dual_maps[constraint.id]
+    for constraint, maps in zip(problem.constraints, canonical.dual_maps, strict=True):
         positions[constraint.id] = tuple(range(len(duals), len(duals) + len(maps)))
         for dual, matrix in zip(constraint.dual_variables, maps, strict=True):
             by_dual_id[dual.id] = len(duals)

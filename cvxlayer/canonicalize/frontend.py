@@ -23,6 +23,7 @@ from cvxlayer.canonicalize.leaves import (
     full_from_canonical,
     full_value,
 )
+from cvxlayer.canonicalize.prepare import PreparedProblem
 from cvxlayer.canonicalize.rules import describe_unsupported_cone
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import UnsupportedProblemError
@@ -41,16 +42,18 @@ class CanonicalizedProblem:
         sign: −1 for a problem that maximizes.
         variable_maps: for each variable of the problem, by id: matrix from x to its full
             value in C order.
-        dual_maps: for each constraint, by id: matrices from y to its dual variables.
+        dual_maps: for each constraint, in order: matrices from y to its dual variables.
     """
 
     form: CanonicalForm
     sign: float
     variable_maps: dict[int, sp.csr_array]
-    dual_maps: dict[int, tuple[sp.csr_array, ...]]
+    dual_maps: tuple[tuple[sp.csr_array, ...], ...]
 
 
-def read_problem(problem: cp.Problem, parameters: Sequence[cp.Parameter]) -> CanonicalizedProblem:
+def read_problem(
+    prepared: PreparedProblem, parameters: Sequence[cp.Parameter]
+) -> CanonicalizedProblem:
     """Read the cone program of a problem that passed `rules.check_problem`.
 
     Raises:
@@ -58,26 +61,27 @@ def read_problem(problem: cp.Problem, parameters: Sequence[cp.Parameter]) -> Can
             order, or CVXPY gave a form that keeps part of the constraints elsewhere.
         ParameterValueError: a parameter that is not an input has no value.
     """
+    original = prepared.original
     # A fresh Problem, so that the user's own cache of canonical data is left alone.
-    fresh = cp.Problem(problem.objective, problem.constraints)
+    fresh = cp.Problem(prepared.rewritten.objective, prepared.rewritten.constraints)
     data, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
     program = data[cp.settings.PARAM_PROB]
     _check_nothing_is_elsewhere(program)
-    cones = _read_cones(problem, program)
-    constraint_ids = _trace_constraints(problem, inverse_data)
-    basis = _parameter_basis(fresh, program, chain, parameters)
-    form = _read_form(program, basis, cones)
+    cones = _read_cones(original, program)
+    form = _read_form(program, _parameter_basis(fresh, program, chain, parameters), cones)
     variable_maps = {
         variable.id: _variable_map(variable, program, inverse_data)
-        for variable in problem.variables()
+        for variable in original.variables()
     }
+    stand_ins = fresh.constraints[: len(original.constraints)]
+    ids = _trace_constraints([constraint.id for constraint in stand_ins], inverse_data)
     rows = _rows_of_constraints(program)
-    dual_maps = {
-        constraint.id: _dual_maps(constraint, rows.get(constraint_ids[constraint.id]), program)
-        for constraint in problem.constraints
-    }
-    form = _mark_kept(form, program, variable_maps, set(constraint_ids.values()))
-    sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
+    dual_maps = tuple(
+        _dual_maps(constraint, rows.get(place), form.A.shape[0])
+        for constraint, place in zip(original.constraints, ids, strict=True)
+    )
+    form = _mark_kept(form, program, variable_maps, set(ids))
+    sign = -1.0 if isinstance(original.objective, cp.Maximize) else 1.0
     return CanonicalizedProblem(form, sign, variable_maps, dual_maps)
 
 
@@ -104,9 +108,8 @@ def _read_cones(problem: cp.Problem, program: Any) -> ConeProduct:
     return ConeProduct(int(dims.zero), int(dims.nonneg), tuple(int(d) for d in dims.soc))
 
 
-def _trace_constraints(problem: cp.Problem, inverse_data: Sequence[Any]) -> dict[int, int]:
-    """Return, for each constraint of the user, the id it has in the cone program."""
-    current = {constraint.id: constraint.id for constraint in problem.constraints}
+def _trace_constraints(ids: list[int], inverse_data: Sequence[Any]) -> list[int]:
+    """Return the ids that constraints of the problem have in the cone program."""
     for inverse in inverse_data[:-1]:
         if isinstance(inverse, tuple) and len(inverse) == 3:  # attributes → constraints
             step = inverse[2]
@@ -114,8 +117,8 @@ def _trace_constraints(problem: cp.Problem, inverse_data: Sequence[Any]) -> dict
             step = inverse.get("cons_id_map", {})
         else:
             step = getattr(inverse, "cons_id_map", {})
-        current = {user: step.get(place, place) for user, place in current.items()}
-    return current
+        ids = [step.get(place, place) for place in ids]
+    return ids
 
 
 def _parameter_basis(
@@ -219,9 +222,8 @@ def _rows_of_constraints(program: Any) -> dict[int, np.ndarray]:
     }
 
 
-def _dual_maps(constraint: Any, rows: np.ndarray | None, program: Any) -> tuple[sp.csr_array, ...]:
+def _dual_maps(constraint: Any, rows: np.ndarray | None, m: int) -> tuple[sp.csr_array, ...]:
     """Return the matrices from y to the dual variables of a constraint of the user."""
-    m = sum(int(c.size) for c in program.constraints)
     if rows is None:  # dropped by CVXPY: of size zero
         return tuple(sp.csr_array((dual.size, m)) for dual in constraint.dual_variables)
     if isinstance(constraint, cp.SOC):

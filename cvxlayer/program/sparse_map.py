@@ -97,7 +97,9 @@ class SparseMap:
 
     def __call__(self, points: Float[np.ndarray, "batch columns"]) -> np.ndarray:
         """Return the image of each point as a new array, (batch, rows)."""
-        if self.forward.target == slice(0, self.shape[0]):
+        if isinstance(self.forward.target, slice) and self.forward.target == slice(
+            0, self.shape[0]
+        ):
             image = self.forward.times(points)
             # An indexed slice of the points would share their memory.
             return image.copy() if image.base is not None else image
