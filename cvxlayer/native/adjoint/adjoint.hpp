@@ -22,6 +22,8 @@ constexpr double kAdjointPivotFloor = 1e-13;
 constexpr double kRefinedResidual = 1e-14;
 constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
 constexpr int kMaxRefinements = 8;
+constexpr int kConePolishes = 3;
+constexpr double kPolished = 1e-13;  // a residual not worth another step
 
 template <class L>
 struct Adjoint {
@@ -70,7 +72,11 @@ struct Adjoint {
     load(problem, scaling, io, first, count);
     linearize();
     if (reduce_dependent_rows(count)) linearize();
-    if (polish() && structure->num_cones > 0) linearize();
+    // Linear cones: one step is exact. Second-order cones: quadratic convergence.
+    const int passes = structure->num_cones > 0 ? kConePolishes : 1;
+    for (int pass = 0; pass < passes && polish(); ++pass) {
+      if (structure->num_cones > 0) linearize();
+    }
     solve_adjoint();
     store(io, first, count);
   }
@@ -104,7 +110,8 @@ struct Adjoint {
     for (int i = 0; i < view.m; ++i) {
       const double e = O::get(data.e[i], lane);
       const double dual = ok ? k * io.y.at(row, i) / e : 0.0;
-      const double slack = ok ? e * io.s.at(row, i) : 1.0;
+      // The slack of an infinite bound is infinite; its row was erased when loaded.
+      const double slack = ok && __builtin_isfinite(io.s.at(row, i)) ? e * io.s.at(row, i) : 1.0;
       if (i >= num_linear()) {
         O::set(v[i], lane, dual - slack);
         continue;
@@ -126,7 +133,8 @@ struct Adjoint {
     for (int i = 0; i < view.m; ++i) {
       const double e = O::get(data.e[i], lane);
       O::set(rhs_m[i], lane, ok && io.y_bar.start != nullptr ? e * io.y_bar.at(row, i) / k : 0.0);
-      O::set(s_m[i], lane, ok && io.s_bar.start != nullptr ? io.s_bar.at(row, i) / e : 0.0);
+      const bool moves = ok && io.s_bar.start != nullptr && __builtin_isfinite(io.s.at(row, i));
+      O::set(s_m[i], lane, moves ? io.s_bar.at(row, i) / e : 0.0);
     }
   }
 
@@ -202,10 +210,16 @@ struct Adjoint {
   }
 
   V norm(const V* a, const V* b) const {
-    V largest{};
-    for (int j = 0; j < structure->n; ++j) largest = O::max(largest, O::abs(a[j]));
-    for (int i = 0; i < structure->m; ++i) largest = O::max(largest, O::abs(b[i]));
-    return largest;
+    V largest{}, total{};  // the maximum overlooks NaN, the sum does not
+    for (int j = 0; j < structure->n; ++j) {
+      largest = O::max(largest, O::abs(a[j]));
+      total += a[j];
+    }
+    for (int i = 0; i < structure->m; ++i) {
+      largest = O::max(largest, O::abs(b[i]));
+      total += b[i];
+    }
+    return O::select(O::is_finite(total), largest, O::splat(__builtin_inf()));
   }
 
   /// Solve K (u_n, u_m) = (b_n, b_m), refined against K itself; returns the relative residual.
@@ -341,7 +355,7 @@ struct Adjoint {
     for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + r_m[i] + c_m[i] + trial_v[i];
     for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
     const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
-    const M better = valid & O::lt(after, before);
+    const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
     for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
     project(v, y);

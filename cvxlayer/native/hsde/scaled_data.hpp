@@ -18,6 +18,7 @@ struct ScaledData {
   const StructureView* structure;
   V *P, *q, *A, *b, *d, *e;
   V cost;
+  bool has_erased_rows[L::width] = {};
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
@@ -30,7 +31,8 @@ struct ScaledData {
   }
 
   /// Put one instance, scaled, into one lane. A and (d, e) are skipped when `matrices_ready`:
-  /// they are shared by the batch and already in every lane.
+  /// they are shared by the batch and already in every lane. An inequality with an infinite
+  /// bound becomes 0ᵀx + s = ±1: never active, or never satisfied.
   void load(const ProblemData& data, const Scaling& scaling, long row, int lane,
             bool matrices_ready) {
     const StructureView& s = *structure;
@@ -45,15 +47,28 @@ struct ScaledData {
         O::set(P[t], lane, kd * scale_d[s.P_row[t]] * data.P.at(row, t));
       }
     }
-    for (int i = 0; i < s.m; ++i) O::set(b[i], lane, scale_e[i] * data.b.at(row, i));
-    if (matrices_ready) return;
-    for (int j = 0; j < s.n; ++j) {
-      O::set(d[j], lane, scale_d[j]);
-      for (int t = s.A_start[j]; t < s.A_start[j + 1]; ++t) {
-        O::set(A[t], lane, scale_e[s.A_row[t]] * scale_d[j] * data.A.at(row, t));
+    if (!matrices_ready || has_erased_rows[lane]) {
+      for (int j = 0; j < s.n; ++j) {
+        O::set(d[j], lane, scale_d[j]);
+        for (int t = s.A_start[j]; t < s.A_start[j + 1]; ++t) {
+          O::set(A[t], lane, scale_e[s.A_row[t]] * scale_d[j] * data.A.at(row, t));
+        }
       }
+      for (int i = 0; i < s.m; ++i) O::set(e[i], lane, scale_e[i]);
     }
-    for (int i = 0; i < s.m; ++i) O::set(e[i], lane, scale_e[i]);
+    has_erased_rows[lane] = false;
+    for (int i = 0; i < s.m; ++i) {
+      const double bound = data.b.at(row, i);
+      O::set(b[i], lane, scale_e[i] * bound);
+      if (__builtin_isinf(bound) && i >= s.num_zero && i < s.num_linear) erase_row(i, lane, bound);
+    }
+  }
+
+  void erase_row(int i, int lane, double bound) {
+    const StructureView& s = *structure;
+    has_erased_rows[lane] = true;
+    O::set(b[i], lane, bound > 0 ? 1.0 : -1.0);
+    for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) O::set(A[s.row_entry[t]], lane, 0.0);
   }
 
   /// out = P x.

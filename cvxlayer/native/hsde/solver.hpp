@@ -157,7 +157,7 @@ struct HsdeSolver {
                  : stalled                                     ? Status::kNumericalError
                                                                : Status::kMaxIterations;
       }
-      store_lane(lane, status, results);
+      store_lane(problem, lane, status, results);
       if (queue.empty()) {
         O::set_mask(is_active, lane, false);
       } else {
@@ -166,7 +166,8 @@ struct HsdeSolver {
     }
   }
 
-  void store_lane(int lane, Status status, const SolveResults& results) const {
+  void store_lane(const ProblemData& problem, int lane, Status status,
+                  const SolveResults& results) const {
     const long row = instance[lane];
     const bool current = status == Status::kSolved || status == Status::kInfeasible ||
                          status == Status::kUnbounded || !(O::get(best_merit, lane) < __builtin_inf());
@@ -187,11 +188,21 @@ struct HsdeSolver {
       const bool active = i < num_zero() || O::get(affine_dy[i], lane) > -0.5 * value;
       results.is_active.at(row, i) = i < num_linear() ? active : -1;
     }
+    if (data.has_erased_rows[lane]) restore_erased_rows(problem, row, results);
     results.status[row] = static_cast<std::int8_t>(status);
     results.iterations[row] = iterations[lane] - 1;
     results.primal_residual[row] = O::get(current ? primal_residual : best_primal, lane);
     results.dual_residual[row] = O::get(current ? dual_residual : best_dual, lane);
     results.gap[row] = O::get(current ? gap : best_gap, lane);
+  }
+
+  void restore_erased_rows(const ProblemData& problem, long row, const SolveResults& results) const {
+    for (int i = num_zero(); i < num_linear(); ++i) {
+      if (!(problem.b.at(row, i) == __builtin_inf())) continue;
+      results.y.at(row, i) = 0.0;
+      results.s.at(row, i) = __builtin_inf();
+      results.is_active.at(row, i) = 0;
+    }
   }
 
   // ---------------------------------------------------------------- residuals and stopping
@@ -246,11 +257,14 @@ struct HsdeSolver {
     merit = O::max(O::max(primal_residual / (abs + rel * p_scale),
                           dual_residual / (abs * cost_unit + rel * d_scale)),
                    gap / (abs * cost_unit + rel * g_scale));
+    // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
+    const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau);
+    merit = O::select(finite, merit, O::splat(__builtin_inf()));
 
     // With bᵀy = −1, ‖Aᵀy‖ ≤ ε rules out every solution of size below 1/ε; likewise for the
     // dual. Both in equilibrated units, which do not depend on the user's.
     const double eps = settings.eps_infeasible;
-    const M certain = O::lt(tau, kappa);
+    const M certain = finite & O::le(tau, kappa);
     const V one = O::splat(1.0), none = O::splat(-1.0);
     certificate_y = O::select(O::lt(aty_norm, -eps * b_y) & certain, one, none);
     certificate_x = O::select(O::lt(O::max(px_norm, axs_norm), -eps * q_x) & certain, one, none);
