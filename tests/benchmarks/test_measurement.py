@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's own machinery: it must notice wrong peers and compare fairly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.catalog import workloads
+from tests.benchmarks.contenders import (
+    AbstractContender,
+    Answer,
+    DataSet,
+    Job,
+    moving_blocks,
+)
+from tests.benchmarks.forms import SparseBatch, stack_rows
+from tests.benchmarks.reference import solve
+from tests.benchmarks.targets import Table, reached
+from tests.benchmarks.timing import FEWEST_TURNS, measure
+from tests.benchmarks.verdict import Examiner
+
+
+class _Trusted(AbstractContender):
+    """Returns the reference solution, changed by a given amount."""
+
+    name, settings = "trusted", ""
+
+    def __init__(self, error: float) -> None:
+        self._error = error
+
+    def prepare(self, sets: list[DataSet], threads: int) -> Job:
+        del threads
+        solutions = [solve(one.cone_program) for one in sets]
+        return Job(lambda k: solutions[k], lambda s, _: Answer(s[0] + self._error, s[1]))
+
+
+class _Failing(AbstractContender):
+    name, settings = "failing", ""
+
+    def prepare(self, sets: list[DataSet], threads: int) -> Job:
+        raise RuntimeError("no licence")
+
+
+@pytest.mark.parametrize("name", ["qp10", "portfolio30"])
+@pytest.mark.parametrize(("error", "status"), [(0.0, "right"), (1e-5, "wrong")])
+def test_a_contender_is_right_exactly_if_its_answer_is_optimal(
+    name: str, error: float, status: str
+) -> None:
+    assert Examiner(workloads()[name]).examine(_Trusted(error), "forward").status == status
+
+
+def test_a_gradient_without_one_of_its_blocks_is_wrong() -> None:
+    examiner = Examiner(workloads()["qp10"])
+    slopes = examiner.data
+    # At one instance, a gradient that reproduces the slopes of blocks q, A, b but not P.
+    reconstructed: list[np.ndarray | None] = [None]
+    for block, (tangent, slope) in enumerate(
+        zip(slopes.tangents[1:], slopes.slopes[1:], strict=True), start=1
+    ):
+        direction = tangent[block]
+        scale = slope / (direction**2).reshape(len(slope), -1).sum(axis=1)
+        reconstructed.append(direction * scale[:, None])
+    assert slopes.error(reconstructed) > 1e-2
+    direction = slopes.tangents[0][0]
+    scale = slopes.slopes[0] / (direction**2).sum(axis=1)
+    assert slopes.error([direction * scale[:, None], *reconstructed[1:]]) < 1e-12
+
+
+def test_a_crash_is_a_verdict() -> None:
+    verdict = Examiner(workloads()["qp10"]).examine(_Failing(), "forward")
+    assert verdict.status == "failed"
+    assert "no licence" in verdict.note
+
+
+def test_every_contender_has_its_turns_on_every_data_set() -> None:
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+
+    def job(name: str) -> Job:
+        return Job(lambda k: seen[name].append(k), lambda *_: Answer())
+
+    found = measure({name: job(name) for name in seen}, num_sets=4, seconds=0.01)
+    for name, calls in seen.items():
+        assert found[name]["calls"] >= FEWEST_TURNS
+        assert set(calls) == {0, 1, 2, 3}
+
+
+def test_constant_data_is_recognized_at_batch_one_too() -> None:
+    for name, moving in {
+        "qp10": "APbq",
+        "qp10-qh": "bq",
+        "mpc20-start": "bq",
+        "mpc20": "Abq",
+    }.items():
+        workload = workloads()[name]
+        rng = np.random.default_rng(0)
+        bars = (np.zeros(0), np.zeros(0))
+        sets = [DataSet(workload, workload.sample(rng, 1), *bars) for _ in range(2)]
+        assert "".join(sorted(moving_blocks(sets))) == moving
+
+
+def test_stacked_matrices_equal_dense_ones() -> None:
+    rng = np.random.default_rng(0)
+    upper, lower = rng.standard_normal((3, 2, 4)), rng.standard_normal((5, 4))
+    stacked = stack_rows([SparseBatch.from_dense(upper), SparseBatch.from_dense(lower)]).dense
+    for index in range(3):
+        np.testing.assert_array_equal(stacked[index], np.vstack([upper[index], lower]))
+
+
+def _cell(contender: str, seconds: float, **changes: Any) -> dict[str, Any]:
+    cell = {
+        "measure": "forward", "batch": 64, "cores": 1, "workload": "simplex100",
+        "contender": contender, "status": "right", "seconds": seconds,
+        "processor_seconds": seconds,
+    }  # fmt: skip
+    return cell | changes
+
+
+def test_a_target_is_reached_only_against_the_faster_way_of_a_peer() -> None:
+    cells = [_cell("cvxlayer", 1.0), _cell("clarabel", 20.0), _cell("clarabel (update)", 9.0)]
+    (only,) = (one for one in reached(Table(cells)) if "Clarabel" in one.target.claim)
+    assert only.median == pytest.approx(9.0)
+    assert only.num_reached == 0
+
+
+def test_waiting_for_a_busy_core_does_not_count_on_one_core_but_does_on_two() -> None:
+    busy = {"seconds": 4.0, "processor_seconds": 1.0}
+    cells = [_cell("cvxlayer", 0) | busy, _cell("cvxlayer", 0, cores=2) | busy]
+    table = Table(cells)
+    assert table.seconds("forward", 64, "simplex100", "cvxlayer") == pytest.approx(1 / 64)
+    assert table.seconds("forward", 64, "simplex100", "cvxlayer", 2) == pytest.approx(4 / 64)
+
+
+def test_a_wrong_contender_is_never_a_peer_to_be_compared_with() -> None:
+    wrong = {k: v for k, v in _cell("clarabel", 1.0, status="wrong").items() if "seconds" not in k}
+    table = Table([_cell("cvxlayer", 1.0), wrong])
+    assert table.best("forward", 64, "simplex100", "clarabel") is None
