@@ -145,12 +145,15 @@ def _solve_instance(
     # An inequality with an infinite bound is legal: it is no constraint.
     if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~np.isposinf(b)])):
         return _failed(len(q), len(b))
-    row = _attempt(instance, 1.0, cones, options, settings)
-    if row.status in (Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
-        # Its predictor and corrector can cycle on large costs; in other units they do not.
-        cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0), 1e-300)
-        again = _attempt(instance, 1.0 / cost, cones, options, settings)
-        row = row if again.status is Status.NUMERICAL_ERROR else again
+    # An absolute gap means nothing where the cost is tiny, so such costs are brought to one.
+    # Large ones are where predictor and corrector can chase each other for ever; few do.
+    cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0)) or 1.0
+    first, second = (1.0 / cost, 1.0) if cost < 1.0 else (1.0, 1.0 / cost)
+    row = _attempt(instance, first, cones, options, settings)
+    if row.status in (Status.INACCURATE, Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
+        again = _attempt(instance, second, cones, options, settings)
+        # Statuses are ordered from good to bad.
+        row = min(row, again, key=lambda attempt: attempt.status)
     return row
 
 

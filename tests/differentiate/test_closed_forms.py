@@ -10,7 +10,7 @@ from cvxlayer.cones.product import ConeProduct
 from cvxlayer.differentiate.conic import vjp
 from cvxlayer.program.batch import ConeProgramBatch
 from tests.catalog.cone_programs import batch_of, random_batch
-from tests.differentiate.newton import solve_accurately
+from tests.catalog.true_solutions import solve_accurately
 
 EXACT = 1e-10
 

@@ -20,7 +20,7 @@ from tests.catalog.cone_programs import (
     random_batch,
     rescaled,
 )
-from tests.differentiate.newton import (
+from tests.catalog.true_solutions import (
     BLOCKS,
     perturbed,
     random_direction,

@@ -26,10 +26,12 @@ from tests.catalog.cone_programs import (
     random_batch,
 )
 from tests.catalog.cone_programs import ConeProduct as Cones
+from tests.catalog.true_solutions import refine
 
-# Two solvers that stop at 1e-9 agree to this in well-conditioned coordinates.
+# The catalog is conditioned so that residuals of SOLVER_EPS leave errors below ACCURACY, relative
+# to the largest entry of a solution.
 SOLVER_EPS = 1e-9
-AGREEMENT = 1e-5
+ACCURACY = 1e-4
 CERTIFICATE = 1e-5
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -127,13 +129,15 @@ def test_a_batch_equals_its_single_solves(
 
 @each_backend
 @pytest.mark.parametrize("case", REGULAR, ids=str)
-def test_every_backend_finds_the_solution_clarabel_finds(
+def test_the_solution_is_the_true_one(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
     batch = case.build(rng)
-    ours, theirs = solve(backend, batch), solve("clarabel", batch)
-    np.testing.assert_allclose(ours.x, theirs.x, rtol=AGREEMENT, atol=AGREEMENT)
-    np.testing.assert_allclose(ours.y, theirs.y, rtol=AGREEMENT, atol=AGREEMENT)
+    found, start = solve(backend, batch), solve("clarabel", batch)
+    truth = refine(batch, start.x, start.y, start.s)
+    for computed, true in zip((found.x, found.y), truth, strict=False):
+        size = np.abs(true).max(axis=1, initial=1e-5, keepdims=True)
+        assert (np.abs(computed - true) <= ACCURACY * size).all()
 
 
 @each_backend
