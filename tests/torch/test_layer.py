@@ -184,7 +184,7 @@ def test_nan_rows_leave_other_rows_alone_and_get_exactly_zero_gradient():
 
 
 def test_a_failed_row_adds_nothing_to_the_gradient_of_a_shared_input():
-    point, lower, upper = one_infeasible_row()
+    _, lower, upper = one_infeasible_row()
     shared = tensor(0.5, 2.0).requires_grad_()
     (output,) = between(on_failure="nan")(shared, lower.detach(), upper.detach())
     (output**2).sum().backward()
@@ -270,7 +270,7 @@ def test_a_gradient_cannot_be_differentiated_again_silently(rng):
 def test_forward_mode_is_refused_rather_than_silent(rng):
     layer = Layer(*case_named("relu").build())
     value = torch.from_numpy(rng.normal(size=5))
-    with pytest.raises(RuntimeError, match="jvp|Jacobian vector product"):
+    with pytest.raises(RuntimeError, match=r"jvp|Jacobian vector product"):
         torch.func.jvp(lambda v: layer(v)[0], (value,), (torch.ones_like(value),))
 
 
