@@ -38,7 +38,9 @@ def pull_back(
         engine: of the batch's structure.
         batch: the data that was solved.
         solution: what the solve returned.
-        x_bar, y_bar, s_bar: cotangents; None means zero.
+        x_bar: cotangent of x; None means zero.
+        y_bar: cotangent of y.
+        s_bar: cotangent of s.
         needs: which of P, q, A, b to compute.
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
