@@ -81,7 +81,7 @@ class InputBatch:
             return cotangent.reshape(shape)
         padded = (1,) * (len(full) - len(own)) + own
         repeated = tuple(axis for axis, length in enumerate(padded) if length != full[axis])
-        summed = cotangent.reshape(*full, -1).sum(axis=repeated, keepdims=True)
+        summed = cotangent.reshape(*full, cotangent.shape[1]).sum(axis=repeated, keepdims=True)
         return summed.reshape(shape)
 
 
