@@ -18,7 +18,6 @@
 namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr double kAdjointRegularization = 1e-8;
-constexpr double kAdjointPivotFloor = 1e-13;
 constexpr double kRefinedResidual = 1e-14;
 constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
 constexpr int kMaxRefinements = 8;
@@ -156,7 +155,7 @@ struct Adjoint {
     }
     const long* entry = view.adjoint.block;
     for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
-    kkt.factor.factorize(kAdjointPivotFloor);
+    kkt.factor.factorize(kAdjointRegularization);
   }
 
   void linearize_cone(int k, const long*& entry) {

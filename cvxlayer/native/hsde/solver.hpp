@@ -15,7 +15,8 @@
 namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr double kRegularization = 1e-8;
-constexpr double kPivotFloor = 1e-13;
+// A regularized system this far from the true one has no solution to be close to.
+constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
 constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
@@ -323,7 +324,7 @@ struct HsdeSolver {
         }
       }
     }
-    kkt.factor.factorize(kPivotFloor);
+    kkt.factor.factorize(kRegularization);
   }
 
   /// out = H dy, unregularized.
@@ -444,6 +445,22 @@ struct HsdeSolver {
     data.multiply_P(dx, work_n);
     multiply_H(y2, work_m);
     denominator = kappa * inverse_tau + dot(dx, work_n, v.n) + dot(y2, work_m, v.m);
+    // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
+    // an error of the solve where that system is close to the true one, and part of the
+    // equation where the true one has no solution, as for an unbounded problem.
+    V largest{}, rhs = O::splat(1.0), squares{};
+    for (int j = 0; j < v.n; ++j) {
+      largest = O::max(largest, O::abs(x2[j]));
+      rhs = O::max(rhs, O::abs(data.q[j]));
+      squares += x2[j] * x2[j];
+    }
+    for (int i = 0; i < v.m; ++i) {
+      largest = O::max(largest, O::abs(y2[i]));
+      rhs = O::max(rhs, O::abs(data.b[i]));
+      squares += y2[i] * y2[i];
+    }
+    const M inconsistent = O::gt(kRegularization * largest, kInconsistent * rhs);
+    denominator += O::select(inconsistent, kRegularization * squares, V{});
   }
 
   void affine_step() {

@@ -88,8 +88,9 @@ struct Factor {
   V* update;
   long* rows;
 
-  /// Factorize in place. A pivot whose signed value is below `floor` is replaced by it
-  /// (dynamic regularization); never fails, never allocates.
+  /// Factorize in place. In exact arithmetic no signed pivot of a quasidefinite matrix is
+  /// below its regularization; one that is, by rounding, is raised to `floor`. Never fails,
+  /// never allocates.
   void factorize(double floor) {
     for (int k = 0; k < symbolic.num_nodes; ++k) {
       const Supernode& node = symbolic.nodes[k];

@@ -107,7 +107,9 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
   }
   std::vector<signed char> sign(kkt_size_, -1);
   std::fill(sign.begin(), sign.begin() + n_, static_cast<signed char>(1));
-  plan.symbolic = std::make_unique<Symbolic>(kkt_size_, row, col, sign);
+  std::vector<bool> is_late(kkt_size_, false);
+  for (int i = 0; i < num_zero_; ++i) is_late[kkt_index_[i]] = true;
+  plan.symbolic = std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
 
   const Symbolic& symbolic = *plan.symbolic;
   const SymbolicView symbolic_view = symbolic.view();

@@ -46,9 +46,9 @@ std::vector<int> postorder(const std::vector<int>& parent, const std::vector<std
 }  // namespace
 
 Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>& col,
-                   const std::vector<signed char>& sign)
+                   const std::vector<signed char>& sign, const std::vector<bool>& is_late)
     : dim_(dim), sign_(dim) {
-  order(row, col);
+  order(row, col, is_late);
   build_columns(row, col);
   group_leaves();
   build_supernodes();
@@ -56,7 +56,8 @@ Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>&
   for (int i = 0; i < dim; ++i) sign_[position_[i]] = sign[i];
 }
 
-void Symbolic::order(const std::vector<int>& row, const std::vector<int>& col) {
+void Symbolic::order(const std::vector<int>& row, const std::vector<int>& col,
+                     const std::vector<bool>& is_late) {
   std::vector<Eigen::Triplet<double>> triplets;
   for (size_t k = 0; k < row.size(); ++k) {
     triplets.emplace_back(row[k], col[k], 1.0);
@@ -69,6 +70,29 @@ void Symbolic::order(const std::vector<int>& row, const std::vector<int>& col) {
   Eigen::AMDOrdering<int>()(matrix, permutation);
   position_.assign(dim_, 0);
   for (int k = 0; k < dim_; ++k) position_[permutation.indices()[k]] = k;
+
+  // An equality row has only −δ as its pivot: eliminated first, it would put 1/δ into the rows
+  // of its variables and cancel their digits. Right after its first variable it does not, and
+  // the fill is nearly the same.
+  std::vector<std::pair<int, int>> keys(dim_);
+  for (int i = 0; i < dim_; ++i) keys[i] = {2 * position_[i], i};
+  std::vector<int> first_neighbor(dim_, dim_);
+  for (size_t k = 0; k < row.size(); ++k) {
+    if (row[k] == col[k]) continue;
+    if (is_late[row[k]] && !is_late[col[k]]) {
+      first_neighbor[row[k]] = std::min(first_neighbor[row[k]], position_[col[k]]);
+    }
+    if (is_late[col[k]] && !is_late[row[k]]) {
+      first_neighbor[col[k]] = std::min(first_neighbor[col[k]], position_[row[k]]);
+    }
+  }
+  for (int i = 0; i < dim_; ++i) {
+    if (is_late[i] && first_neighbor[i] < dim_ && first_neighbor[i] > position_[i]) {
+      keys[i].first = 2 * first_neighbor[i] + 1;
+    }
+  }
+  std::stable_sort(keys.begin(), keys.end());
+  for (int k = 0; k < dim_; ++k) position_[keys[k].second] = k;
 }
 
 void Symbolic::build_columns(const std::vector<int>& row, const std::vector<int>& col) {

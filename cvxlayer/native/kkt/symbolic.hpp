@@ -51,9 +51,10 @@ struct SymbolicView {
 class Symbolic {
  public:
   /// Analyze a symmetric pattern given by its entries (row[k], col[k]), any triangle, the
-  /// diagonal implied. `sign[i]` is the sign of pivot i (+1 or −1).
+  /// diagonal implied. `sign[i]` is the sign of pivot i (+1 or −1). Indices with `is_late`
+  /// have a zero diagonal block and are eliminated after at least one of their neighbors.
   Symbolic(int dim, const std::vector<int>& row, const std::vector<int>& col,
-           const std::vector<signed char>& sign);
+           const std::vector<signed char>& sign, const std::vector<bool>& is_late);
 
   /// Offset into the factor storage of the entry (i, j), original indices; it must be in
   /// the pattern.
@@ -63,7 +64,8 @@ class Symbolic {
   long storage() const { return storage_; }
 
  private:
-  void order(const std::vector<int>& row, const std::vector<int>& col);
+  void order(const std::vector<int>& row, const std::vector<int>& col,
+             const std::vector<bool>& is_late);
   void build_columns(const std::vector<int>& row, const std::vector<int>& col);
   void group_leaves();
   void build_supernodes();
