@@ -23,7 +23,6 @@ from cvxlayer.errors import (  # noqa: E402
     ShapeError,
     SolverError,
     Status,
-    UnsupportedDerivativeError,
 )
 from cvxlayer.torch import Layer  # noqa: E402
 from tests.catalog.problems import PROBLEMS, case_named  # noqa: E402
@@ -241,78 +240,6 @@ def test_an_error_can_be_pickled():
     restored = pickle.loads(pickle.dumps(caught.value))
     assert restored.indices == [1]
     assert restored.solution.status[1] == Status.INFEASIBLE
-
-
-# --- autograd ----------------------------------------------------------------------------
-
-
-def test_no_graph_is_recorded_without_need(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(rng.normal(size=5))
-    assert layer(value)[0].grad_fn is None
-    value.requires_grad_()
-    with torch.no_grad():
-        assert not layer(value)[0].requires_grad
-    with torch.inference_mode():
-        assert layer(value)[0].is_inference()
-
-
-def test_a_gradient_cannot_be_differentiated_again_silently(rng):
-    layer = Layer(*case_named("hyperplane_by_norm").build())
-    value = torch.from_numpy(rng.normal(size=4)).requires_grad_()
-    # The cotangent is constant here, which is where `once_differentiable` stays silent.
-    (gradient,) = torch.autograd.grad(layer(value)[0].sum(), value, create_graph=True)
-    assert gradient.requires_grad
-    with pytest.raises(UnsupportedDerivativeError, match="first derivatives only"):
-        torch.autograd.grad(gradient.sum() + value.sum(), value)
-
-
-def test_forward_mode_is_refused_rather_than_silent(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(rng.normal(size=5))
-    with pytest.raises(RuntimeError, match=r"jvp|Jacobian vector product"):
-        torch.func.jvp(lambda v: layer(v)[0], (value,), (torch.ones_like(value),))
-
-
-def test_torch_func_grad_equals_autograd(rng):
-    layer = Layer(*case_named("simplex").build())
-    value = torch.from_numpy(rng.normal(size=6))
-    gradient = torch.func.grad(lambda v: (layer(v)[0] ** 2).sum())(value)
-    value.requires_grad_()
-    (layer(value)[0] ** 2).sum().backward()
-    torch.testing.assert_close(gradient, value.grad)
-
-
-def test_an_input_changed_in_place_before_backward_is_refused(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(rng.normal(size=5)).requires_grad_()
-    work = value * 1.0
-    (output,) = layer(work)
-    work += 1.0
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        output.sum().backward()
-
-
-def test_an_output_changed_in_place_keeps_its_gradient(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(np.array([1.0, -1.0, 2.0, -2.0, 3.0])).requires_grad_()
-    (output,) = layer(value)
-    output.zero_().add_(1.0)
-    (second,) = layer(value)
-    second.mul_(2.0).sum().backward()
-    torch.testing.assert_close(value.grad, 2 * (value > 0).double(), atol=1e-6, rtol=1e-6)
-
-
-def test_backward_twice_needs_retain_graph(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(rng.normal(size=5)).requires_grad_()
-    loss = layer(value)[0].sum()
-    loss.backward(retain_graph=True)
-    first = value.grad.clone()
-    loss.backward()
-    torch.testing.assert_close(value.grad, 2 * first)
-    with pytest.raises(RuntimeError, match="second time"):
-        loss.backward()
 
 
 # --- the module --------------------------------------------------------------------------
