@@ -28,6 +28,7 @@ PACKAGES = (
     "cvxlayer", "cvxpy", "torch", "numpy", "scipy", "cvxpylayers", "diffcp", "moreau", "clarabel",
     "qoco", "piqp", "daqp", "proxsuite", "qpth",
 )  # fmt: skip
+QUICK_WORKLOADS = ("simplex100", "qp10", "qp50-qh", "mpc20", "portfolio30")
 COLD_LAYERS = ("cvxlayer", "cvxpylayers moreau auto", "cvxpylayers diffcp")
 COLD_WORKLOADS = ("qp10-qh", "mpc20-start")
 MEMORY_WORKLOADS = ("simplex100", "qp50", "mpc20", "portfolio30")
@@ -74,6 +75,7 @@ def _measure(names: list[str], cores: int, options: argparse.Namespace) -> list[
         arguments = ["--workloads", *names, "--cores", str(cores), "--output", str(part)]
         arguments += ["--batches", *map(str, batches), "--measures", *options.measures]
         arguments += ["--seconds", str(options.seconds if cores == 1 else options.seconds / 3)]
+        arguments += ["--longest-call", "0.4" if options.quick else "3"]
         arguments += ["--solver", options.solver] if options.solver else []
         arguments += ["--ours-only"] if cores > 1 else []
         found = _module("worker", *arguments)
@@ -144,7 +146,7 @@ def _commit() -> str:
 def _settle(options: argparse.Namespace) -> None:
     """Fill in what `--quick` and its absence mean."""
     options.batches = options.batches or ([1, 64] if options.quick else list(BATCHES))
-    options.seconds = options.seconds or (0.9 if options.quick else 5.0)
+    options.seconds = options.seconds or (0.6 if options.quick else 5.0)
 
 
 def main() -> None:
@@ -153,16 +155,16 @@ def main() -> None:
     _settle(options)
     from tests.benchmarks.catalog import workloads
 
-    names = options.only or list(workloads())
+    names = options.only or list(QUICK_WORKLOADS if options.quick else workloads())
     unknown = sorted(set(names) - set(workloads()))
     if unknown:
         raise SystemExit(f"No workload {', '.join(unknown)}. There are: {', '.join(workloads())}.")
     start = time.perf_counter()
     cells: list[dict[str, Any]] = []
-    for name in names:
-        print(f"{time.perf_counter() - start:6.0f} s  {name}", file=sys.stderr)
+    for group in [names] if options.quick else [[name] for name in names]:
+        print(f"{time.perf_counter() - start:6.0f} s  {', '.join(group)}", file=sys.stderr)
         for cores in (1,) if options.quick or machine()["cores"] < 2 else (1, 2):
-            cells += _measure([name], cores, options)
+            cells += _measure(group, cores, options)
     print(f"{time.perf_counter() - start:6.0f} s  cold starts, memory", file=sys.stderr)
     ours = f"cvxlayer ({options.solver})" if options.solver else "cvxlayer"
     report = {

@@ -17,8 +17,6 @@ from typing import Any
 
 BATCHES = (1, 64, 1024)
 MEASURES = ("forward", "backward", "step")
-#: A peer whose call would take longer, judged by a smaller batch, is left out of a larger.
-LONGEST_CALL_SECONDS = 3.0
 #: All data sets of a cell together.
 MOST_DATA_BYTES = 1.5e9
 NUM_SETS = {1: 32, 64: 8, 1024: 8}
@@ -31,6 +29,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--measures", nargs="+", default=list(MEASURES))
     parser.add_argument("--seconds", type=float, default=8.0, help="per cell")
+    parser.add_argument(
+        "--longest-call", type=float, default=3.0,
+        help="seconds: who would take longer, judged by a smaller batch, is left out of a larger",
+    )  # fmt: skip
     parser.add_argument("--solver", default=None, help="backend of our side; native if absent")
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
@@ -123,7 +125,7 @@ class WorkloadRun:
             expected = batch * self._per_instance.get((measure, one.name), 0.0)
             if record["status"] != "right":
                 continue
-            if expected > LONGEST_CALL_SECONDS or batch > one.largest_batch:
+            if expected > self._options.longest_call or batch > one.largest_batch:
                 record |= {"status": "left out", "note": f"about {expected:.1f} s per call"}
                 continue
             variant = one.variant(self._workload)
