@@ -74,7 +74,7 @@ sanitize: $(READY)
 	CVXLAYER_NATIVE_MODULE=$$(find $(SANITIZED) -name '_native*.so' | head -n 1) \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(BIN)/python -m pytest $(wildcard tests/solve/test_native*.py tests/differentiate/test_native*.py) $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest tests/solve tests/differentiate -k native $(PYTEST_ARGS)
 
 clean:
 	rm -rf build docs/_build output
