@@ -157,9 +157,8 @@ class CompiledProgram:
         Returns:
             One row for each instance, in user scaling; a failed one has a status and NaN.
         """
-        rows = [value.shape[0] for value in values]
         if batch is None:
-            batch = next((count for count in rows if count != 1), 1)
+            batch = next((len(value) for value in values if len(value) != 1), 1)
         settings = settings or Settings()
         cone_programs = self.program.evaluate(values, batch)
         cone = backend.solve(self._prepare(backend), cone_programs, settings)

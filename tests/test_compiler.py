@@ -104,9 +104,7 @@ def test_gradient_is_that_of_cvxpys_solution(case: DppCase, rng: Any) -> None:
     )
     assert residual is not None
     assert residual[0] < 1e-8
-    derivative = sum(
-        float(bar[0] @ np.ravel(d)) for bar, d in zip(cotangents, change, strict=True)
-    )
+    derivative = sum(float(bar[0] @ np.ravel(d)) for bar, d in zip(cotangents, change, strict=True))
     scale = max(1.0, abs(difference))
     assert derivative == pytest.approx(difference, abs=DERIVATIVE_TOLERANCE * scale)
 

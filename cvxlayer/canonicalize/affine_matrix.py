@@ -9,7 +9,7 @@ stays affine, which the caller decides.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -63,7 +63,7 @@ class AffineMatrix:
     @classmethod
     def of_tensor(cls, tensor: sp.sparray, num_rows: int, num_columns: int) -> AffineMatrix:
         """Read a tensor: entries, column by column, × (p + 1)."""
-        terms = sp.coo_array(tensor)
+        terms: Any = sp.coo_array(tensor)
         entry = terms.row.astype(np.int64)
         return cls.of_terms(
             (num_rows, num_columns),
@@ -111,7 +111,7 @@ class AffineMatrix:
         return mask
 
     @property
-    def T(self) -> AffineMatrix:  # noqa: N802 (the letter NumPy uses)
+    def T(self) -> AffineMatrix:
         """The transpose."""
         return AffineMatrix.of_terms(
             (self.shape[1], self.shape[0]),
@@ -161,7 +161,7 @@ class AffineMatrix:
             np.concatenate([self.value, other.value]),
         )
 
-    def times_constant(self, right: sp.sparray) -> AffineMatrix:
+    def times_constant(self, right: Any) -> AffineMatrix:
         """Return M(θ) · right for a constant matrix."""
         # Each pair (row, parameter) that occurs becomes one row of an ordinary matrix.
         keys = self.row * (self.num_parameters + 1) + self.parameter
@@ -169,7 +169,7 @@ class AffineMatrix:
         lifted = sp.csr_array(
             (self.value, (place, self.column)), shape=(len(unique), self.shape[1])
         )
-        product = sp.coo_array(lifted @ sp.csr_array(right))
+        product = sp.coo_array(lifted @ right)
         origin = unique[product.row]
         return AffineMatrix.of_terms(
             (self.shape[0], right.shape[1]),
@@ -193,13 +193,16 @@ class AffineMatrix:
 
     def drop_constants(self) -> AffineMatrix:
         """Return M(θ) − M_p."""
-        pick = self.is_parametric
+        return self._pick(self.is_parametric)
+
+    def _pick(self, terms: np.ndarray) -> AffineMatrix:
+        """Return the matrix with only the terms of a mask."""
         return dataclasses.replace(
             self,
-            row=self.row[pick],
-            column=self.column[pick],
-            parameter=self.parameter[pick],
-            value=self.value[pick],
+            row=self.row[terms],
+            column=self.column[terms],
+            parameter=self.parameter[terms],
+            value=self.value[terms],
         )
 
     def lift(self) -> sp.csr_array:
@@ -210,8 +213,17 @@ class AffineMatrix:
             shape=(self.shape[0], self.num_parameters + 1),
         )
 
+    def dense_column(self) -> tuple[sp.csr_array, np.ndarray]:
+        """Return (matrix, offset) of a single column m(θ) = matrix θ + offset, no row left out."""
+        lifted, p = self.lift(), self.num_parameters
+        return sp.csr_array(lifted[:, :p]), lifted[:, [p]].toarray().ravel()
+
+    def upper_triangle(self) -> AffineMatrix:
+        """Return the entries on and above the diagonal."""
+        return self._pick(self.row <= self.column)
+
     def compressed(self) -> tuple[np.ndarray, np.ndarray, sp.csr_array, np.ndarray]:
-        """Return (indptr, indices, matrix, offset): CSC pattern, and entries = matrix θ + offset."""
+        """Return (indptr, indices, matrix, offset): a CSC pattern, entries = matrix θ + offset."""
         keys = self.column * max(self.shape[0], 1) + self.row
         unique, place = np.unique(keys, return_inverse=True)
         columns = unique // max(self.shape[0], 1)
@@ -227,16 +239,3 @@ class AffineMatrix:
             sp.csr_array(coefficients[:, : self.num_parameters]),
             offset,
         )
-
-
-def stack_rows(matrices: Sequence[AffineMatrix]) -> AffineMatrix:
-    """Return the matrices on top of one another."""
-    heights = np.cumsum([0, *(matrix.shape[0] for matrix in matrices)])
-    return AffineMatrix.of_terms(
-        (int(heights[-1]), matrices[0].shape[1]),
-        matrices[0].num_parameters,
-        np.concatenate([m.row + h for m, h in zip(matrices, heights, strict=False)]),
-        np.concatenate([m.column for m in matrices]),
-        np.concatenate([m.parameter for m in matrices]),
-        np.concatenate([m.value for m in matrices]),
-    )

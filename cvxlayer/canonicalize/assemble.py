@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cvxpy as cp
 import scipy.sparse as sp
@@ -37,8 +38,8 @@ class CanonicalProgram:
 
 def canonicalize(
     problem: cp.Problem,
-    parameters: Sequence[cp.Parameter],
-    variables: Sequence[cp.Variable],
+    parameters: Sequence[Any],
+    variables: Sequence[Any],
     *,
     gp: bool = False,
 ) -> CanonicalProgram:
@@ -55,7 +56,7 @@ def canonicalize(
     specs = tuple(ParameterSpec(p.name(), tuple(p.shape), domain_of(p)) for p in parameters)
     canonical = read_problem(prepared, parameters)
     form = eliminate(canonical.form)
-    program = form.to_program(tuple(spec.size for spec in specs))
+    program = form.to_program(specs)
 
     def in_x(matrix: sp.csr_array) -> SparseMap:
         return SparseMap.of(matrix[:, form.variables])

@@ -196,7 +196,7 @@ def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.
 def _independent(patterns: Patterns, rows: np.ndarray, columns: np.ndarray) -> Pivots:
     """Choose one pivot for each row such that no pivot column meets another chosen row."""
     group_rows = np.unique(rows)
-    meets = np.bincount(patterns.A_rows[group_rows].indices, minlength=patterns.A_rows.shape[1])
+    meets = np.bincount(patterns.A_rows[group_rows].indices, minlength=len(patterns.column_counts))
     alone = meets[columns] == 1
     rows, columns = rows[alone], columns[alone]
     # Of several candidates in a row, the one in fewest other rows and products fills least.

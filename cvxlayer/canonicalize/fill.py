@@ -55,8 +55,7 @@ def growth(patterns: Patterns, rows: np.ndarray, columns: np.ndarray) -> int:
         rows: defining equalities.
         columns: the variable each defines; it meets no other of the rows.
     """
-    n = patterns.A_rows.shape[1]
-    keep = np.ones(n)
+    keep = np.ones(len(patterns.column_counts))
     keep[columns] = 0.0
     definitions = sp.csr_array(patterns.A_rows[rows])
     T = sp.csr_array(definitions @ sp.diags_array(keep))
@@ -101,11 +100,11 @@ def _new_in_P(
     touched = np.unique(np.concatenate([T.indices, across.indices]))
     existing = sp.csr_array(patterns.P_rows[touched][:, touched])
     lengths = np.diff(T.indptr).astype(float)
-    if float(lengths @ (np.abs(among) @ lengths)) > _MAX_PRODUCTS:
+    if float(lengths @ (among @ lengths)) > _MAX_PRODUCTS:
         return len(touched) * (len(touched) + 1) // 2 - _upper_count(existing)
-    T, across = sp.csr_array(T[:, touched]), sp.csr_array(across[:, touched])
-    mixed = sp.csr_array(across.T @ T)
-    filled = sp.csr_array(T.T @ (among @ T) + mixed + mixed.T + existing)
+    local = sp.csr_array(T[:, touched])
+    mixed = sp.csr_array(across[:, touched].T @ local)
+    filled = sp.csr_array(local.T @ (among @ local) + mixed + mixed.T + existing)
     return _upper_count(filled) - _upper_count(existing)
 
 

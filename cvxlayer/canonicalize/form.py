@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +12,7 @@ import scipy.sparse as sp
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.program.batch import ConeProgramStructure
+from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.parametric import AffineMap, ParametricConeProgram, QuadraticForm
 
 
@@ -44,41 +46,25 @@ class CanonicalForm:
     variables: np.ndarray
     duals: sp.csr_array
 
-    def to_program(self, parameter_sizes: tuple[int, ...]) -> ParametricConeProgram:
-        """Return the same program as sparse affine maps."""
-        upper = self.P.row <= self.P.column
-        triangle = AffineMatrix.of_terms(
-            self.P.shape,
-            self.P.num_parameters,
-            self.P.row[upper],
-            self.P.column[upper],
-            self.P.parameter[upper],
-            self.P.value[upper],
-        )
-        P_indptr, P_indices, P_matrix, P_offset = triangle.compressed()
+    def to_program(self, specs: tuple[ParameterSpec, ...]) -> ParametricConeProgram:
+        """Return the same program as sparse affine maps of the given parameters."""
+        P_indptr, P_indices, P_matrix, P_offset = self.P.upper_triangle().compressed()
         A_indptr, A_indices, A_matrix, A_offset = self.A.compressed()
         structure = ConeProgramStructure(
             self.P.shape[0], self.cones, P_indptr, P_indices, A_indptr, A_indices
         )
         return ParametricConeProgram(
             structure,
-            parameter_sizes,
-            AffineMap.of(P_matrix, P_offset, parameter_sizes),
-            _dense_map(self.q, parameter_sizes),
-            AffineMap.of(A_matrix, A_offset, parameter_sizes),
-            _dense_map(self.b, parameter_sizes),
+            tuple(spec.size for spec in specs),
+            AffineMap.of(P_matrix, P_offset, specs),
+            AffineMap.of(*self.q.dense_column(), specs),
+            AffineMap.of(A_matrix, A_offset, specs),
+            AffineMap.of(*self.b.dense_column(), specs),
             QuadraticForm(self.constant),
         )
 
 
-def _dense_map(column: AffineMatrix, parameter_sizes: tuple[int, ...]) -> AffineMap:
-    """Return a column of affine entries as a map that stores every entry."""
-    lifted = column.lift()
-    offset = lifted[:, [column.num_parameters]].toarray().ravel()
-    return AffineMap.of(sp.csr_array(lifted[:, : column.num_parameters]), offset, parameter_sizes)
-
-
-def border(linear: sp.csr_array) -> sp.csr_array:
+def border(linear: Any) -> sp.csr_array:
     """Return the symmetric M with ½ [θ; 1]ᵀ M [θ; 1] = linear · [θ; 1]."""
     size = linear.shape[1]
     last = sp.csr_array((np.ones(1), (np.array([size - 1]), np.array([0]))), shape=(size, 1))

@@ -9,7 +9,9 @@ call order and C order; parameters that are not inputs become constants.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import cvxpy as cp
@@ -64,8 +66,11 @@ def read_problem(
     original = prepared.original
     # A fresh Problem, so that the user's own cache of canonical data is left alone.
     fresh = cp.Problem(prepared.rewritten.objective, prepared.rewritten.constraints)
-    data, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
-    program = data[cp.settings.PARAM_PROB]
+    with warnings.catch_warnings():
+        # CVXPY warns its users about what it does itself to parameters with `sparsity=`.
+        warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY")
+        data, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
+    program = data["param_prob"]
     _check_nothing_is_elsewhere(program)
     cones = _read_cones(original, program)
     form = _read_form(program, _parameter_basis(fresh, program, chain, parameters), cones)
@@ -93,9 +98,10 @@ def _check_nothing_is_elsewhere(program: Any) -> None:
     ]
     if any(elsewhere) or getattr(program, "dir_cones", None):
         raise UnsupportedProblemError(
-            f"CVXPY {cp.__version__} keeps bounds or cones of this problem outside its constraint "
-            "matrix. cvxlayer reads constraints from the matrix alone: write the bounds of "
-            "variables as constraints, or use a CVXPY version that the documentation lists."
+            f"CVXPY {metadata.version('cvxpy')} keeps bounds or cones of this problem outside its "
+            "constraint matrix. cvxlayer reads constraints from the matrix alone: write the "
+            "bounds of variables as constraints, or use a CVXPY version that the documentation "
+            "lists."
         )
 
 
@@ -133,7 +139,9 @@ def _parameter_basis(
         new_ids.update(getattr(reduction, "param_id_map", {}) or {})
     size_of = {parameter.id: parameter.size for parameter in program.parameters}
     total = sum(size_of.values())
-    rows, columns, values = [np.array([total])], [np.array([num_parameters])], [np.ones(1)]
+    rows: list[np.ndarray] = [np.array([total])]
+    columns: list[np.ndarray] = [np.array([num_parameters])]
+    values: list[np.ndarray] = [np.ones(1)]
     for parameter in problem.parameters():
         (place,) = new_ids.get(parameter.id, [parameter.id])
         if place not in size_of:
@@ -154,7 +162,7 @@ def _parameter_basis(
     )
 
 
-def _read_form(program: Any, basis: sp.csr_array, cones: ConeProduct) -> CanonicalForm:
+def _read_form(program: Any, basis: Any, cones: ConeProduct) -> CanonicalForm:
     """Read P, q, A and b from CVXPY's tensors."""
     n, m = int(program.x.size), cones.size
     num_parameters = basis.shape[1] - 1
@@ -166,11 +174,9 @@ def _read_form(program: Any, basis: sp.csr_array, cones: ConeProduct) -> Canonic
     constant = objective.take(np.array([n]), None).lift()
     empty = sp.csr_array((n * n, num_parameters + 1))
     tensor = empty if program.P is None else _times(program.P, basis)
-    P = AffineMatrix.of_tensor(tensor, n, n)
-    half = np.full(n, 0.5)
-    P = P.scale_rows(half) + P.T.scale_rows(half)
+    half = AffineMatrix.of_tensor(tensor, n, n).scale_rows(np.full(n, 0.5))
     return CanonicalForm(
-        P,
+        half + half.T,
         q,
         A,
         b,
@@ -184,9 +190,9 @@ def _read_form(program: Any, basis: sp.csr_array, cones: ConeProduct) -> Canonic
     )
 
 
-def _times(tensor: sp.sparray, basis: sp.csr_array) -> sp.coo_array:
+def _times(tensor: sp.sparray, basis: Any) -> sp.coo_array:
     """Return tensor · basis, compressing the (often huge and empty) rows first."""
-    terms = sp.coo_array(tensor)
+    terms: Any = sp.coo_array(tensor)
     entries, place = np.unique(terms.row.astype(np.int64), return_inverse=True)
     compressed = sp.csr_array(
         (terms.data, (place, terms.col)), shape=(len(entries), terms.shape[1])

@@ -99,9 +99,12 @@ def full_value(parameter: Any) -> np.ndarray:
             f"no value. A parameter that is not an input is a constant and needs one: list it, or "
             f"set `{parameter.name()}.value` before building the layer."
         )
-    if sp.issparse(value):
-        value = value.toarray()
-    return np.asarray(value, dtype=np.float64).reshape(-1)
+    return np.asarray(_dense(value), dtype=np.float64).reshape(-1)
+
+
+def _dense(value: Any) -> Any:
+    """Return a sparse array as a dense one, others as they are."""
+    return value.toarray() if hasattr(value, "toarray") else value
 
 
 def domain_of(parameter: Any) -> ParameterDomain:
@@ -113,8 +116,8 @@ def domain_of(parameter: Any) -> ParameterDomain:
     attributes = parameter.attributes
     if parameter.is_complex():
         raise UnsupportedProblemError(
-            f"The parameter `{parameter.name()}` is complex. Parameters must be real: pass the real "
-            "and imaginary parts as two parameters."
+            f"The parameter `{parameter.name()}` is complex. Parameters must be real: pass the "
+            "real and imaginary parts as two parameters."
         )
     lower = upper = sparsity = None
     if attributes.get("bounds") is not None:
@@ -146,5 +149,5 @@ def _bound(bound: Any, parameter: Any) -> np.ndarray | None:
             f"The bounds of the parameter `{parameter.name()}` are expressions. Bounds of a "
             "parameter must be numbers; check other relations before calling the layer."
         )
-    array = np.asarray(bound.toarray() if sp.issparse(bound) else bound, dtype=np.float64)
+    array = np.asarray(_dense(bound), dtype=np.float64)
     return None if np.all(np.isinf(array)) else array

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+_LONGEST_TEXT = 120
+# What CVXPY shows of a scalar that meets an array: Promote(gamma, (3,)).
+_PROMOTION = re.compile(r"Promote\(((?:[^(),]|\([^()]*\))*), \([0-9, ]*\)\)")
 _PRODUCTS = ("MulExpression", "multiply", "conv", "convolve", "kron", "outer")
 
 
@@ -70,26 +74,27 @@ def _wrong_curvature(part: Any) -> str:
 
 def _dcp_reason(culprit: Any) -> str:
     """Say why an expression is neither convex nor concave by DCP."""
-    kind, text = type(culprit).__name__, str(culprit)
+    kind, text = type(culprit).__name__, abridge(culprit)
     if kind in _PRODUCTS and all(argument.variables() for argument in culprit.args):
         left, right = culprit.args[0], culprit.args[1]
+        both = f"{_names(left.variables())} and {_names(right.variables())}"
         return (
-            f"multiplies the variables {_names(left.variables())} and {_names(right.variables())} in "
-            f"`{text}`. DCP allows a constant or a parameter times a variable. Fix one factor, or "
-            "use `sum_squares` or `quad_form` if a square is meant."
+            f"multiplies the variables {both} in `{text}`. DCP allows a constant or a parameter "
+            "times a variable. Fix one factor, or use `sum_squares` or `quad_form` if a square "
+            "is meant."
         )
     if kind == "QuadForm":
         matrix = culprit.args[1]
         declared = (
             f"Declare `{matrix.name()}` with `PSD=True`"
             if matrix.parameters() and hasattr(matrix, "attributes")
-            else "Make the matrix positive semidefinite (`cvxpy.psd_wrap` if it is so up to rounding)"
+            else "Make the matrix semidefinite (`cvxpy.psd_wrap` if it is so up to rounding)"
         )
         return (
             f"contains `{text}`, whose matrix is not known to be positive or negative "
             f"semidefinite. DCP allows `quad_form` with a semidefinite matrix only. {declared}."
         )
-    arguments = ", ".join(f"`{a}` is {a.curvature.lower()}" for a in culprit.args)
+    arguments = ", ".join(f"`{abridge(a)}` is {a.curvature.lower()}" for a in culprit.args)
     return (
         f"contains `{text}`, which is neither convex nor concave by DCP: {arguments}. DCP allows "
         f"`{kind}` only of arguments with which the composition rule applies. Replace the argument "
@@ -99,15 +104,15 @@ def _dcp_reason(culprit: Any) -> str:
 
 def _dpp_reason(culprit: Any) -> str:
     """Say why an expression that is DCP is not DPP."""
-    kind, text = type(culprit).__name__, str(culprit)
+    kind, text = type(culprit).__name__, abridge(culprit)
     if kind in _PRODUCTS:
         return _product_reason(culprit, text)
     if kind == "DivExpression" and culprit.args[1].parameters():
         denominator = culprit.args[1]
         return (
-            f"divides by {_names(denominator.parameters())} in `{text}`. DPP allows a parameter as a "
-            f"factor, not as a divisor. Declare a parameter for `1 / {_wrap(denominator)}` and "
-            "multiply by it."
+            f"divides by {_names(denominator.parameters())} in `{text}`. DPP allows a parameter "
+            "as a factor, not as a divisor. Declare a parameter for "
+            f"`1 / {_wrap(denominator)}` and multiply by it."
         )
     if kind == "QuadForm":
         return _quadratic_reason(culprit, text)
@@ -123,7 +128,7 @@ def _dpp_reason(culprit: Any) -> str:
 def _product_reason(culprit: Any, text: str) -> str:
     left, right = culprit.args[0], culprit.args[1]
     if left.parameters() and right.parameters():
-        names = _unique_names([*left.parameters(), *right.parameters()])
+        names = _names([*left.parameters(), *right.parameters()])
         if left.variables() or right.variables():
             what = "the product of these parameters and multiply the variable by it"
         else:
@@ -135,9 +140,9 @@ def _product_reason(culprit: Any, text: str) -> str:
         )
     factor = left if left.parameters() else right
     return (
-        f"multiplies by `{factor}` in `{text}`, which is not affine in {_names(factor.parameters())}. "
-        "DPP allows a factor that is affine in the parameters. Declare one parameter for "
-        f"`{factor}`."
+        f"multiplies by `{abridge(factor)}` in `{text}`, which is not affine in "
+        f"{_names(factor.parameters())}. DPP allows a factor that is affine in the parameters. "
+        f"Declare one parameter for `{abridge(factor)}`."
     )
 
 
@@ -150,23 +155,26 @@ def _quadratic_reason(culprit: Any, text: str) -> str:
             f"the matrix times {_names(point.parameters())}."
         )
     return (
-        f"contains `{text}` with the parameter matrix {_names(matrix.parameters())}. DPP allows this "
-        "in the objective only (with CVXPY 1.9 or newer), not in a constraint or inside another "
-        "atom. Declare a parameter `L` with `L @ L.T` equal to the matrix and write "
+        f"contains `{text}` with the parameter matrix {_names(matrix.parameters())}. DPP allows "
+        "this in the objective only (with CVXPY 1.9 or newer), not in a constraint or inside "
+        "another atom. Declare a parameter `L` with `L @ L.T` equal to the matrix and write "
         f"`sum_squares(L.T @ {_wrap(point)})`."
     )
 
 
+def abridge(expression: Any) -> str:
+    """Return an expression as one line of bearable length."""
+    text = " ".join(str(expression).split())
+    text = _PROMOTION.sub(r"\1", text)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
+
+
 def _wrap(expression: Any) -> str:
-    text = str(expression)
+    text = abridge(expression)
     return f"({text})" if " " in text else text
 
 
 def _names(leaves: list[Any]) -> str:
-    return _unique_names(leaves)
-
-
-def _unique_names(leaves: list[Any]) -> str:
     names = list(dict.fromkeys(f"`{leaf.name()}`" for leaf in leaves))
     if len(names) < 2:
         return "".join(names)

@@ -15,21 +15,21 @@ from typing import Any
 import cvxpy as cp
 from cvxpy.utilities import scopes
 
-from cvxlayer.canonicalize.rewrites import explain_not_dcp, explain_not_dpp
+from cvxlayer.canonicalize.rewrites import abridge, explain_not_dcp, explain_not_dpp
 from cvxlayer.errors import NotDppError, UnsupportedProblemError
 
 _HAS_QUADRATIC_DPP = "quad_form_dpp" in inspect.signature(cp.Problem.is_dpp).parameters
 
 
 def check_arguments(
-    problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]
+    problem: cp.Problem, parameters: Sequence[Any], variables: Sequence[Any]
 ) -> None:
     """Check that `parameters` and `variables` fit the problem.
 
     Raises:
         ValueError: one is repeated, of the wrong type or not in the problem.
     """
-    if not isinstance(problem, cp.Problem):
+    if not isinstance(problem, cp.Problem):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"`problem` is {type(problem).__name__}; it must be a `cvxpy.Problem`. "
             "Build one with `cvxpy.Problem(objective, constraints)`."
@@ -90,16 +90,16 @@ def check_problem(problem: cp.Problem, *, gp: bool = False) -> None:
     for variable in problem.variables():
         if not getattr(variable, "is_dpp", lambda: True)():
             raise NotDppError(
-                f"The bounds of the variable `{variable.name()}` are not DPP. Bounds must be affine "
-                "in the parameters: declare one parameter for each bound."
+                f"The bounds of the variable `{variable.name()}` are not DPP. Bounds must be "
+                "affine in the parameters: declare one parameter for each bound."
             )
 
 
 def _parts(problem: cp.Problem) -> Iterator[tuple[str, Any]]:
     """Yield the objective and the constraints with the names errors use."""
-    yield f"the objective, `{problem.objective}`,", problem.objective
+    yield f"the objective, `{abridge(problem.objective)}`,", problem.objective
     for place, constraint in enumerate(problem.constraints):
-        yield f"constraint {place}, `{constraint}`,", constraint
+        yield f"constraint {place}, `{abridge(constraint)}`,", constraint
 
 
 def _quadratic_scope(is_objective: bool) -> contextlib.AbstractContextManager[None]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.sparse_map import SparseMap
 
 
@@ -26,29 +28,37 @@ class AffineMap:
     Attributes:
         offset: value at θ = 0, (entries,).
         parts: (index of the parameter, its matrix), for parameters with nonzeros.
+        joint: the matrices of all parts side by side, where there are several.
     """
 
     offset: Float[np.ndarray, " entries"]
     parts: tuple[tuple[int, SparseMap], ...]
+    joint: SparseMap | None
 
     @classmethod
-    def of(cls, matrix: sp.csr_array, offset: np.ndarray, sizes: Sequence[int]) -> AffineMap:
+    def of(
+        cls, matrix: sp.csr_array, offset: np.ndarray, specs: Sequence[ParameterSpec]
+    ) -> AffineMap:
         """Split a matrix on the stacked θ by parameter.
 
         Args:
-            matrix: entries × p, p the sum of `sizes`.
+            matrix: entries × p, p the total size of the parameters.
             offset: (entries,).
-            sizes: length of each parameter, in the order of θ.
+            specs: the parameters, in the order of θ.
         """
-        columns = sp.csc_array(matrix)
+        columns: Any = sp.csc_array(matrix)
         parts: list[tuple[int, SparseMap]] = []
+        blocks: list[Any] = []
         start = 0
-        for index, size in enumerate(sizes):
-            block = columns[:, start : start + size]
-            start += size
+        for index, spec in enumerate(specs):
+            block = columns[:, start : start + spec.size]
+            start += spec.size
             if block.nnz:
-                parts.append((index, SparseMap.of(block)))
-        return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts))
+                fold = _upper_triangle(spec) if spec.domain.is_symmetric else None
+                parts.append((index, SparseMap.of(block, fold)))
+                blocks.append(block if fold is None else block @ fold)
+        joint = SparseMap.of(sp.hstack(blocks)) if len(blocks) > 1 else None
+        return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts), joint)
 
     @property
     def is_constant(self) -> bool:
@@ -78,11 +88,16 @@ class AffineMap:
                 sparse_map.add_to(base, values[index])
         if len(shared) == len(self.parts):
             return base
-        result = np.empty((batch, len(self.offset)))
-        result[:] = base
-        for index, sparse_map in self.parts:
-            if values[index].shape[0] != 1:
+        if self.joint is not None and not shared:
+            stacked = np.concatenate([values[index] for index, _ in self.parts], axis=1)
+            result = self.joint(stacked)
+        else:
+            varying = [part for part in self.parts if values[part[0]].shape[0] != 1]
+            result = varying[0][1](values[varying[0][0]])
+            for index, sparse_map in varying[1:]:
                 sparse_map.add_to(result, values[index])
+        assert result.shape[0] == batch
+        result += base
         return result
 
     def add_adjoint_to(
@@ -103,8 +118,16 @@ class AffineMap:
                 sparse_map.add_adjoint_to(value_bar, entries_bar)
                 continue
             if total is None:
-                total = entries_bar.sum(axis=0, keepdims=True)
-            sparse_map.add_adjoint_to(value_bar, total)
+                total = np.sum(entries_bar, axis=0, keepdims=True)
+            sparse_map.add_adjoint_to(value_bar, np.asarray(total))
+
+
+def _upper_triangle(spec: ParameterSpec) -> sp.csr_array:
+    """Return the matrix that copies entries above the diagonal to below it."""
+    places = np.arange(spec.size).reshape(spec.shape)
+    source = np.minimum(places, places.swapaxes(-2, -1)).ravel()
+    ones = np.ones(spec.size)
+    return sp.csr_array((ones, (np.arange(spec.size), source)), shape=(spec.size, spec.size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ class Recovery:
                     f"{len(self.constraint_ids)}, counted from 0."
                 )
             return self.dual_positions[self.constraint_ids[constraint]]
-        places = self.dual_positions.get(getattr(constraint, "id", None))
+        places = self.dual_positions.get(getattr(constraint, "id", -1))
         if places is None:
             raise ValueError(
                 f"The constraint `{constraint}` is not one of the problem's. Pass a constraint "

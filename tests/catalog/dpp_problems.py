@@ -229,6 +229,12 @@ _PATTERN[[0, 1, 2, 2], [1, 1, 0, 2]] = 1
 
 
 def _sparse(rng: np.random.Generator) -> Values:
+    # Rows 0 and 2 bind, row 1 does not.
+    M = _PATTERN * rng.uniform(0.5, 1.5, (3, 3)) * np.array([[1.0], [-1.0], [1.0]])
+    return [M, rng.uniform(0.5, 1.5, 3)]
+
+
+def _sparse_direction(rng: np.random.Generator) -> Values:
     return [_PATTERN * rng.normal(size=(3, 3)), rng.normal(size=3)]
 
 
@@ -293,7 +299,7 @@ DPP_CASES = [
         _diagonal(lambda rng: rng.normal(size=3)),
     ),
     DppCase("matrix products", _matrix_products, _normal((4, 2), (3, 2))),
-    DppCase("sparse parameter", _sparse_parameter, _sparse, _sparse),
+    DppCase("sparse parameter", _sparse_parameter, _sparse, _sparse_direction),
     DppCase(
         "symmetric parameter",
         _symmetric_parameter,
