@@ -6,13 +6,12 @@ The readable specification is `conic.py`; tests hold the two against each other.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution
 
 
@@ -86,17 +85,7 @@ class NativeDerivative:
 
     def setup(self, structure: ConeProgramStructure) -> _native.Engine:
         """Order and analyze the KKT matrices of the structure."""
-        cones = structure.cones
-        return _native.Engine(
-            structure.num_variables,
-            cones.zero,
-            cones.nonnegative,
-            list(cones.second_order),
-            structure.P_indptr.tolist(),
-            structure.P_indices.tolist(),
-            structure.A_indptr.tolist(),
-            structure.A_indices.tolist(),
-        )
+        return prepare_engine(structure)
 
     def vjp(
         self,
@@ -111,8 +100,13 @@ class NativeDerivative:
         threads: int | None = None,
     ) -> ConeProgramCotangent:
         """Return the cotangent of the data; see `pull_back`. Threads: None for all cores."""
-        if threads is None:
-            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         return pull_back(
-            prepared, batch, solution, x_bar, y_bar, s_bar, needs=needs, threads=threads
+            prepared,
+            batch,
+            solution,
+            x_bar,
+            y_bar,
+            s_bar,
+            needs=needs,
+            threads=count_threads(threads),
         )

@@ -7,8 +7,6 @@ Clarabel; `ConeSolution.solved_by` tells which pass produced it.
 
 from __future__ import annotations
 
-import functools
-import os
 import time
 
 import numpy as np
@@ -16,40 +14,13 @@ import numpy as np
 from cvxlayer import _native
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings
 from cvxlayer.solve.clarabel import ClarabelBackend
 
 DEFAULT_MAX_ITERS = 100
 INFEASIBLE_TOLERANCE = 1e-8
-
-
-@functools.lru_cache(maxsize=64)
-def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
-    """Build the engine of a structure; shared by the solve and the derivative.
-
-    Structures compare by identity, so an engine is built once for each compiled program.
-    """
-    cones = structure.cones
-    return _native.Engine(
-        structure.num_variables,
-        cones.zero,
-        cones.nonnegative,
-        list(cones.second_order),
-        structure.P_indptr.tolist(),
-        structure.P_indices.tolist(),
-        structure.A_indptr.tolist(),
-        structure.A_indices.tolist(),
-    )
-
-
-def num_threads(threads: int | None) -> int:
-    """Number of threads to use: as asked, else every core this process may run on."""
-    if threads is not None:
-        return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class NativeBackend(AbstractBackend):
@@ -129,7 +100,7 @@ def _run(
         INFEASIBLE_TOLERANCE,
         settings.max_iters or DEFAULT_MAX_ITERS,
         careful,
-        num_threads(settings.threads),
+        count_threads(settings.threads),
         settings.extra.get("width", 0),
         solution.x,
         solution.y,

@@ -19,6 +19,7 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr double kAdjointRegularization = 1e-8;
 constexpr double kRefinedResidual = 1e-14;
+constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
 constexpr int kMaxRefinements = 8;
 constexpr int kConePolishes = 3;
@@ -41,9 +42,10 @@ struct Adjoint {
   Spectrum *spectrum, *root_spectrum;
   V *column;              // one column of A inside one second-order cone
   V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *s_m, *rhs_n, *rhs_m, *trial_x, *trial_v;
+  V* slack_of_row;
   double* dense;          // scratch of the reduction: rows × n, multipliers
   bool* flags;
-  M valid;
+  M valid, unclassified;
   V adjoint_residual;
 
   void lay_out(const StructureView& view, Arena& arena) {
@@ -52,7 +54,8 @@ struct Adjoint {
     kkt.lay_out(view, view.adjoint, arena);
     V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &rhs_n, &trial_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
-    V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &s_m, &rhs_m, &trial_v};
+    V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &s_m, &rhs_m, &trial_v,
+                        &slack_of_row};
     for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
     int largest = 0;
     for (int k = 0; k < view.num_cones; ++k) {
@@ -69,6 +72,8 @@ struct Adjoint {
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
            int count) {
     load(problem, scaling, io, first, count);
+    if (O::any(unclassified)) classify();
+    settle_rows();
     linearize();
     if (reduce_dependent_rows(count)) linearize();
     // Linear cones: one step is exact. Second-order cones: quadratic convergence.
@@ -87,7 +92,7 @@ struct Adjoint {
 
   void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
             int count) {
-    valid = O::none();
+    valid = unclassified = O::none();
     for (int lane = 0; lane < W; ++lane) {
       const long row = first + (lane < count ? lane : 0);
       data.load(problem, scaling, row, lane, false);
@@ -99,7 +104,6 @@ struct Adjoint {
     }
   }
 
-  /// v = y − s, with linear rows moved onto the piece they were classified to.
   void load_point(const AdjointData& io, long row, int lane, bool ok) {
     const StructureView& view = *structure;
     const double k = O::get(data.cost, lane);
@@ -111,14 +115,60 @@ struct Adjoint {
       const double dual = ok ? k * io.y.at(row, i) / e : 0.0;
       // The slack of an infinite bound is infinite; its row was erased when loaded.
       const double slack = ok && __builtin_isfinite(io.s.at(row, i)) ? e * io.s.at(row, i) : 1.0;
-      if (i >= num_linear()) {
-        O::set(v[i], lane, dual - slack);
-        continue;
-      }
+      O::set(v[i], lane, dual - slack);
+      O::set(y[i], lane, dual);
+      O::set(slack_of_row[i], lane, slack);
+      if (i >= num_linear()) continue;
       const int known = ok ? io.is_active.at(row, i) : 0;
-      const bool active = i < view.num_zero || (known < 0 ? dual > slack : known > 0);
-      O::set(root[i], lane, active ? 1.0 : 0.0);
-      O::set(v[i], lane, active ? dual : -slack);
+      O::set(root[i], lane, i < view.num_zero || known > 0 ? 1.0 : 0.0);
+      if (known < 0) O::set_mask(unclassified, lane, true);
+    }
+  }
+
+  /// Move linear rows onto the piece they belong to: v = y if active, −s if not.
+  void settle_rows() {
+    for (int i = 0; i < num_linear(); ++i) {
+      v[i] = O::select(O::gt(root[i], V{}), y[i], -slack_of_row[i]);
+    }
+  }
+
+  /// Active rows of lanes whose solver did not say, from one affine step at (s, y): with
+  /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
+  void classify() {
+    const StructureView& view = *structure;
+    kkt.begin_assembly(data.P, kAdjointRegularization);
+    const V tiny = O::splat(kTinyIterate);
+    auto ratio = [&](int i) {
+      return i < view.num_zero ? V{} : O::max(slack_of_row[i], tiny) / O::max(y[i], tiny);
+    };
+    for (int i = 0; i < num_linear(); ++i) {
+      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, ratio(i));
+    }
+    for (int t = 0; t < view.num_A; ++t) {
+      const long entry = view.adjoint.A_entry[t];
+      if (entry >= 0) kkt.factor.storage[entry] = data.A[t];
+    }
+    for (int k = 0; k < view.num_singletons; ++k) {
+      kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
+    }
+    const long* entry = view.adjoint.block;
+    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
+    kkt.factor.factorize(kAdjointRegularization);
+
+    data.multiply_P(x, r_n);
+    data.multiply_At(y, t_n);
+    for (int j = 0; j < view.n; ++j) r_n[j] = -(r_n[j] + t_n[j] + data.q[j]);
+    data.multiply_A(x, t_m);
+    for (int i = 0; i < num_linear(); ++i) r_m[i] = data.b[i] - t_m[i];
+    for (int k = 0; k < view.num_cones; ++k) {
+      const int begin = view.cone_start[k], end = begin + view.cone_size[k];
+      for (int i = begin; i < end; ++i) t_m[i] = data.b[i] - t_m[i] - slack_of_row[i];
+      Soc::apply(root_spectrum[k], cone(v, k), cone(t_m, k), end - begin, cone(r_m, k));
+    }
+    kkt.template solve<1>({r_n}, {r_m});
+    for (int i = view.num_zero; i < num_linear(); ++i) {
+      const M active = O::gt(r_m[i], -0.5 * O::max(y[i], tiny));
+      root[i] = O::select(unclassified, O::select(active, O::splat(1.0), V{}), root[i]);
     }
   }
 

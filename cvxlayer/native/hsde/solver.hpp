@@ -8,8 +8,7 @@
 // refilled with the next instance, whose starting point comes out of the shared iteration.
 #pragma once
 
-#include "../cones/second_order.hpp"
-#include "../kkt/system.hpp"
+#include "cone_scaling.hpp"
 #include "status.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -39,18 +38,16 @@ struct HsdeSolver {
   using V = typename L::V;
   using M = typename L::M;
   using O = Ops<L>;
-  using Soc = SecondOrder<L>;
   static constexpr int W = L::width;
 
   const StructureView* structure;
   ScaledData<L> data;
   KktSystem<L> kkt;
+  ConeScaling<L> scaling;
 
   // Iterate, products and residuals; residuals carry the scaling of the data.
   V *x, *y, *s, tau, kappa;
   V *Px, *Aty, *Ax, *rx, *ry, r_tau;
-  // Scaling: H of linear rows, (w, η) and λ of second-order cones.
-  V *h, *w, *eta, *lambda;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
   V *work_n, *work_m, *rhs_n, *rhs_m, *scratch_n, *scratch_m;
@@ -67,25 +64,25 @@ struct HsdeSolver {
     structure = &view;
     data.lay_out(view, arena);
     kkt.lay_out(view, view.solve, arena);
+    scaling.lay_out(view, arena);
     const int n = view.n, m = view.m;
     V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n,
                         &rhs_n, &scratch_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y, &s, &Ax, &ry, &h, &w, &lambda, &y1, &y2, &dy, &ds, &shift,
+    V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift,
                         &work_m, &rhs_m, &scratch_m, &best_y, &best_s, &affine_dy};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
-    eta = arena.take<V>(view.num_cones);
   }
 
   /// Solve every instance of the queue. Never allocates; each instance ends with a status.
-  void run(const ProblemData& problem, const Scaling& scaling, const SolveSettings& settings,
+  void run(const ProblemData& problem, const Scaling& scales, const SolveSettings& settings,
            Queue& queue, const SolveResults& results) {
-    start(problem, scaling, queue);
+    start(problem, scales, queue);
     while (O::any(is_active)) {
       update_residuals();
-      finish_lanes(problem, scaling, settings, queue, results);
+      finish_lanes(problem, scales, settings, queue, results);
       if (!O::any(is_active)) break;
-      update_scaling();
+      scaling.update(s, y);
       assemble();
       solve_constant_and_affine(settings);
       set_starting_points();
@@ -102,21 +99,21 @@ struct HsdeSolver {
   bool has_no_P() const { return structure->num_P == 0; }
 
   // ------------------------------------------------------------------ lanes come and go
-  void start(const ProblemData& problem, const Scaling& scaling, Queue& queue) {
+  void start(const ProblemData& problem, const Scaling& scales, Queue& queue) {
     is_active = is_starting = O::none();
     const long first = queue.next;
     for (int lane = 0; lane < W; ++lane) {
       // A spare lane repeats the first instance, so that its arithmetic stays tame.
       const bool spare = queue.empty();
       Queue again{queue.index, first, first + 1};
-      load_lane(problem, scaling, spare ? again.pop() : queue.pop(), lane, false);
+      load_lane(problem, scales, spare ? again.pop() : queue.pop(), lane, false);
       O::set_mask(is_active, lane, !spare);
     }
   }
 
-  void load_lane(const ProblemData& problem, const Scaling& scaling, long row, int lane,
+  void load_lane(const ProblemData& problem, const Scaling& scales, long row, int lane,
                  bool matrices_ready) {
-    data.load(problem, scaling, row, lane, matrices_ready);
+    data.load(problem, scales, row, lane, matrices_ready);
     instance[lane] = row;
     iterations[lane] = 0;
     O::set_mask(is_starting, lane, true);
@@ -136,11 +133,11 @@ struct HsdeSolver {
     O::set(best_merit, lane, __builtin_inf());
   }
 
-  void finish_lanes(const ProblemData& problem, const Scaling& scaling,
+  void finish_lanes(const ProblemData& problem, const Scaling& scales,
                     const SolveSettings& settings, Queue& queue, const SolveResults& results) {
     V certificate_y, certificate_x;
     measure(settings, certificate_y, certificate_x);
-    const bool reload_matrices = !(problem.A.is_shared() && scaling.row_stride == 0);
+    const bool reload_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
     for (int lane = 0; lane < W; ++lane) {
       if (!O::get_mask(is_active, lane) || O::get_mask(is_starting, lane)) continue;
       const double reached = O::get(merit, lane);
@@ -162,7 +159,7 @@ struct HsdeSolver {
       if (queue.empty()) {
         O::set_mask(is_active, lane, false);
       } else {
-        load_lane(problem, scaling, queue.pop(), lane, !reload_matrices);
+        load_lane(problem, scales, queue.pop(), lane, !reload_matrices);
       }
     }
   }
@@ -289,53 +286,14 @@ struct HsdeSolver {
   }
 
   // ------------------------------------------------------------------------ linear algebra
-  void update_scaling() {
-    for (int i = 0; i < num_zero(); ++i) h[i] = V{};
-    for (int i = num_zero(); i < num_linear(); ++i) h[i] = s[i] / y[i];
-    for (int k = 0; k < structure->num_cones; ++k) {
-      const int size = structure->cone_size[k];
-      Soc::scaling_point(cone(s, k), cone(y, k), size, cone(w, k), eta[k]);
-      Soc::template multiply_scaling<1>(cone(w, k), eta[k], cone(y, k), size, cone(lambda, k));
-    }
-  }
-
   void assemble() {
     const StructureView& v = *structure;
     kkt.begin_assembly(data.P, kRegularization);
     for (int t = 0; t < v.num_A; ++t) {
       if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
     }
-    for (int i = 0; i < num_linear(); ++i) {
-      if (v.solve.row_position[i] >= 0) kkt.set_row_diagonal(i, h[i]);
-    }
-    for (int k = 0; k < v.num_singletons; ++k) {
-      kkt.add_singleton(k, data.A[v.singleton_entry[k]], h[v.singleton_row[k]]);
-    }
-    const long* entry = v.solve.block;
-    for (int k = 0; k < v.num_cones; ++k) {
-      const V* wk = cone(w, k);
-      const V squared = eta[k] * eta[k];
-      for (int i = 0; i < v.cone_size[k]; ++i) {
-        for (int j = 0; j <= i; ++j, ++entry) {
-          V value = 2.0 * wk[i] * wk[j];
-          if (i == j) value += i == 0 ? -1.0 : 1.0;
-          kkt.factor.storage[*entry] = -squared * value;
-          if (i == j) kkt.factor.storage[*entry] -= kRegularization;
-        }
-      }
-    }
+    scaling.assemble(data.A, kkt);
     kkt.factor.factorize(kRegularization);
-  }
-
-  /// out = H dy, unregularized.
-  void multiply_H(const V* v, V* out) const {
-    for (int i = 0; i < num_linear(); ++i) out[i] = h[i] * v[i];
-    for (int k = 0; k < structure->num_cones; ++k) {
-      const int size = structure->cone_size[k];
-      V* part = cone(out, k);
-      for (int i = 0; i < size; ++i) part[i] = V{};
-      Soc::add_squared(cone(w, k), eta[k], v + structure->cone_start[k], size, 1.0, part);
-    }
   }
 
   /// Solve K (u, v) = (u, v) in place; in careful mode refine against the unregularized K.
@@ -352,7 +310,7 @@ struct HsdeSolver {
       data.multiply_P(u, work_n);
       data.multiply_At(v, scratch_n);
       for (int j = 0; j < view.n; ++j) work_n[j] = rhs_n[j] - work_n[j] - scratch_n[j];
-      multiply_H(v, work_m);
+      scaling.multiply(v, work_m);
       data.multiply_A(u, scratch_m);
       for (int i = 0; i < view.m; ++i) work_m[i] = rhs_m[i] - scratch_m[i] + work_m[i];
       kkt.template solve<1>({work_n}, {work_m});
@@ -393,28 +351,8 @@ struct HsdeSolver {
       s[i] = O::select(is_starting, i < num_zero() ? V{} : slack, s[i]);
       y[i] = O::select(is_starting, dual, y[i]);
     }
-    shift_into_cone(s);
-    shift_into_cone(y);
-  }
-
-  void shift_into_cone(V* point) {
-    const StructureView& v = *structure;
-    V smallest = O::splat(__builtin_inf()), total{};
-    for (int i = num_zero(); i < num_linear(); ++i) {
-      smallest = O::min(smallest, point[i]);
-      total += O::max(point[i], V{});
-    }
-    for (int k = 0; k < v.num_cones; ++k) {
-      const V margin = Soc::margin(cone(point, k), v.cone_size[k]);
-      smallest = O::min(smallest, margin);
-      total += O::max(margin, V{});
-    }
-    const double degree = v.degree > 0 ? v.degree : 1;
-    const V target = O::max(O::splat(1.0), total * (0.1 / degree));
-    V amount = O::select(O::le(smallest, V{}), target - smallest, O::max(target - smallest, V{}));
-    amount = O::select(is_starting, amount, V{});
-    for (int i = num_zero(); i < num_linear(); ++i) point[i] += amount;
-    for (int k = 0; k < v.num_cones; ++k) cone(point, k)[0] += amount;
+    scaling.shift_into_cone(s, is_starting);
+    scaling.shift_into_cone(y, is_starting);
   }
 
   // ----------------------------------------------------------------------------- directions
@@ -428,7 +366,7 @@ struct HsdeSolver {
     d_tau = numerator / denominator;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    multiply_H(dy, ds);
+    scaling.multiply(dy, ds);
     for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
     for (int i = num_zero(); i < v.m; ++i) ds[i] = -shift[i] - ds[i];
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
@@ -443,7 +381,7 @@ struct HsdeSolver {
       dx[j] = x2[j] - x[j] * inverse_tau;
     }
     data.multiply_P(dx, work_n);
-    multiply_H(y2, work_m);
+    scaling.multiply(y2, work_m);
     denominator = kappa * inverse_tau + dot(dx, work_n, v.n) + dot(y2, work_m, v.m);
     // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
     // an error of the solve where that system is close to the true one, and part of the
@@ -476,10 +414,7 @@ struct HsdeSolver {
   void combined_step(const SolveSettings& settings) {
     const StructureView& v = *structure;
     const V center = sigma * mu, keep = 1.0 - sigma;
-    for (int i = num_zero(); i < num_linear(); ++i) {
-      shift[i] = (s[i] * y[i] + ds[i] * dy[i] - center) / y[i];
-    }
-    for (int k = 0; k < v.num_cones; ++k) corrector_shift(k, center);
+    scaling.corrector(s, y, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
     for (int j = 0; j < v.n; ++j) x1[j] = -keep * rx[j];
     for (int i = 0; i < num_zero(); ++i) y1[i] = -keep * ry[i];
@@ -502,52 +437,10 @@ struct HsdeSolver {
     kappa = O::select(moves, kappa + alpha * d_kappa, kappa);
   }
 
-  /// shift = W (λ \ (λ∘λ + (W⁻¹ds)∘(W dy) − σμ e)) for one second-order cone.
-  void corrector_shift(int k, V center) {
-    const int size = structure->cone_size[k];
-    V *u = cone(shift, k), *left = cone(work_m, k);
-    const V *wk = cone(w, k), *l = cone(lambda, k);
-    Soc::template multiply_scaling<-1>(wk, eta[k], cone(ds, k), size, left);
-    Soc::template multiply_scaling<1>(wk, eta[k], cone(dy, k), size, u);
-    V inner{}, square{};
-    for (int i = 0; i < size; ++i) {
-      inner += left[i] * u[i];
-      square += l[i] * l[i];
-    }
-    const V left_head = left[0], u_head = u[0];
-    for (int i = 1; i < size; ++i) {
-      u[i] = left_head * u[i] + u_head * left[i] + 2.0 * l[0] * l[i];
-    }
-    u[0] = inner + square - center;
-    divide(l, u, size);
-    Soc::template multiply_scaling<1>(wk, eta[k], u, size, u);
-  }
-
-  /// u ← λ \ u, the inverse of the Jordan product with λ.
-  static void divide(const V* l, V* u, int size) {
-    V tail{};
-    for (int i = 1; i < size; ++i) tail += l[i] * u[i];
-    const V head = (l[0] * u[0] - tail) / Soc::determinant(l, size);
-    u[0] = head;
-    const V inverse = 1.0 / l[0];
-    for (int i = 1; i < size; ++i) u[i] = (u[i] - head * l[i]) * inverse;
-  }
-
   /// Longest step that keeps s, y, τ, κ in their cones, at most 1e10.
   V step_length() const {
-    const StructureView& v = *structure;
-    // 1/α = max(−du/u) needs no branch on the sign of du.
-    V inverse = O::splat(1e-10);
-    for (int i = num_zero(); i < num_linear(); ++i) {
-      inverse = O::max(inverse, O::max(-ds[i] / s[i], -dy[i] / y[i]));
-    }
-    inverse = O::max(inverse, O::max(-d_tau / tau, -d_kappa / kappa));
-    V alpha = 1.0 / inverse;
-    for (int k = 0; k < v.num_cones; ++k) {
-      alpha = Soc::step_length(cone(s, k), cone(ds, k), v.cone_size[k], alpha);
-      alpha = Soc::step_length(cone(y, k), cone(dy, k), v.cone_size[k], alpha);
-    }
-    return alpha;
+    const V scalars = O::max(-d_tau / tau, -d_kappa / kappa);
+    return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
   }
 
   V x_P_x, q_x, b_y, denominator, step_taken;

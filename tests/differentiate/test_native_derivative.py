@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native derivative against its NumPy specification."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cvxlayer import _native
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.differentiate import conic
+from cvxlayer.differentiate.native import pull_back
+from cvxlayer.errors import Status
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.engine import prepare_engine
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import Settings
+from cvxlayer.solve.clarabel import ClarabelBackend
+from cvxlayer.solve.native import NativeBackend
+from tests.catalog.cone_programs import REGULAR, SOLVABLE, ConeProgramCase, random_batch
+
+BLOCKS = ("P", "q", "A", "b")
+# Both polish the solution to rounding level before they differentiate it.
+AGREEMENT = 1e-8
+REFINED = 1e-10
+
+
+def solved(batch: ConeProgramBatch) -> ConeSolution:
+    backend = NativeBackend()
+    return backend.solve(backend.setup(batch.structure), batch, Settings(threads=1))
+
+
+def cotangents(solution: ConeSolution, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    shapes = (solution.x.shape, solution.y.shape, solution.s.shape)
+    return tuple(rng.standard_normal(shape) for shape in shapes)
+
+
+def assert_close(ours: ConeProgramCotangent, reference: ConeProgramCotangent) -> None:
+    for name in BLOCKS:
+        expected = getattr(reference, name)
+        if expected.size:
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(
+                getattr(ours, name), expected, rtol=0, atol=AGREEMENT * scale, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("case", REGULAR, ids=str)
+@pytest.mark.parametrize("width", _native.widths())
+def test_native_equals_the_specification(
+    case: ConeProgramCase, width: int, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    solution = solved(batch)
+    bars = cotangents(solution, rng)
+    ours = pull_back(prepare_engine(batch.structure), batch, solution, *bars, width=width)
+    assert_close(ours, conic.vjp(batch, solution, *bars))
+    assert (ours.residual < REFINED).all()
+
+
+@pytest.mark.parametrize("case", REGULAR, ids=str)
+def test_an_outside_solution_is_differentiated_as_well(
+    case: ConeProgramCase, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    backend = ClarabelBackend()
+    outside = backend.solve(backend.setup(batch.structure), batch, Settings())
+    inside = solved(batch)
+    bars = cotangents(inside, rng)
+    engine = prepare_engine(batch.structure)
+    assert_close(pull_back(engine, batch, outside, *bars), pull_back(engine, batch, inside, *bars))
+
+
+@pytest.mark.parametrize("case", [case for case in SOLVABLE if not case.is_regular], ids=str)
+def test_a_unique_primal_has_its_gradient_in_spite_of_dependent_rows(
+    case: ConeProgramCase, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    solution = solved(batch)
+    x_bar = cotangents(solution, rng)[0]
+    engine = prepare_engine(batch.structure)
+    ours = pull_back(engine, batch, solution, x_bar, None, None)
+    reference = conic.vjp(batch, solution, x_bar, None, None)
+    for name in ("P", "q"):
+        expected = getattr(reference, name)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(getattr(ours, name), expected, rtol=0, atol=AGREEMENT * scale)
+    assert (ours.residual < REFINED).all()
+
+
+@pytest.mark.parametrize("names", [("q",), ("A", "b"), ("P",)])
+def test_only_what_is_needed_is_computed(names: tuple[str, ...], rng: np.random.Generator) -> None:
+    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)))
+    solution = solved(batch)
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    needs = tuple(name in names for name in BLOCKS)
+    whole = pull_back(engine, batch, solution, *bars)
+    part = pull_back(engine, batch, solution, *bars, needs=needs)
+    for name in BLOCKS:
+        if name in names:
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
+        else:
+            assert getattr(part, name) is None
+
+
+def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
+    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=50)
+    solution = solved(batch)
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    one = pull_back(engine, batch, solution, *bars, threads=1)
+    four = pull_back(engine, batch, solution, *bars, threads=4)
+    for name in BLOCKS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(four, name))
+
+
+def test_a_row_without_solution_gets_exactly_zero(rng: np.random.Generator) -> None:
+    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=11)
+    solution = solved(batch)
+    status = solution.status.copy()
+    status[[0, 7]] = Status.INFEASIBLE
+    x = solution.x.copy()
+    x[[0, 7]] = np.nan
+    failed = dataclasses.replace(solution, status=status, x=x)
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    ours, reference = (
+        pull_back(engine, batch, failed, *bars),
+        pull_back(engine, batch, solution, *bars),
+    )
+    good = np.delete(np.arange(11), [0, 7])
+    for name in BLOCKS:
+        assert (getattr(ours, name)[[0, 7]] == 0.0).all()
+        np.testing.assert_array_equal(getattr(ours, name)[good], getattr(reference, name)[good])
