@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sparse maps agree with dense ones, and each direction is the adjoint of the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from cvxlayer.program.parameters import ParameterDomain, ParameterSpec
+from cvxlayer.program.parametric import AffineMap, QuadraticForm
+from cvxlayer.program.sparse_map import SparseMap
+
+EXACT = {"rtol": 1e-13, "atol": 1e-13}
+
+
+def matrices(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    permutation = np.eye(6)[rng.permutation(6)]
+    scattered = np.zeros((12, 4))
+    scattered[[1, 5, 9, 10], [3, 0, 0, 2]] = [1.0, -2.0, 0.5, 1.0]
+    rare = np.zeros((40, 3))
+    rare[[3, 30], [0, 1]] = 1.0
+    return {
+        "identity": np.eye(5),
+        "permutation": permutation,
+        "slice": np.eye(7)[2:5],
+        "repeated": np.eye(3)[[0, 0, 2, 1, 1]],
+        "scattered": scattered,
+        "rare": rare,
+        "dense": rng.normal(size=(4, 6)),
+        "empty": np.zeros((3, 2)),
+        "no rows": np.zeros((0, 2)),
+    }
+
+
+NAMES = list(matrices(np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_both_directions_equal_the_dense_product(name: str, batch: int, rng: Any) -> None:
+    matrix = matrices(rng)[name]
+    sparse_map = SparseMap.of(sp.csr_array(matrix))
+    points = rng.normal(size=(batch, matrix.shape[1]))
+    image_bar = rng.normal(size=(batch, matrix.shape[0]))
+    np.testing.assert_allclose(sparse_map(points), points @ matrix.T, **EXACT)
+    start = rng.normal(size=image_bar.shape)
+    total = start.copy()
+    sparse_map.add_to(total, points)
+    np.testing.assert_allclose(total, start + points @ matrix.T, **EXACT)
+    points_bar = np.zeros_like(points)
+    sparse_map.add_adjoint_to(points_bar, image_bar)
+    np.testing.assert_allclose(points_bar, image_bar @ matrix, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_image_is_a_new_array(name: str, rng: Any) -> None:
+    matrix = matrices(rng)[name]
+    points = rng.normal(size=(3, matrix.shape[1]))
+    assert not np.shares_memory(SparseMap.of(sp.csr_array(matrix))(points), points)
+
+
+def test_infinite_entries_reach_only_the_places_that_use_them() -> None:
+    matrix = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
+    image = SparseMap.of(sp.csr_array(matrix))(np.array([[np.inf, 1.0], [1.0, -np.inf]]))
+    np.testing.assert_array_equal(image, [[np.inf, 0.0, 2.0], [1.0, 0.0, -np.inf]])
+
+
+def _specs(*sizes: int) -> list[ParameterSpec]:
+    return [ParameterSpec(f"p{i}", (size,)) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("shared", [(), (0,), (1,), (0, 1, 2), (0, 2)])
+def test_an_affine_map_evaluates_shared_parameters_once(shared: tuple[int, ...], rng: Any) -> None:
+    sizes, batch = (3, 2, 4), 5
+    matrix = rng.normal(size=(6, 9)) * (rng.random((6, 9)) < 0.5)
+    offset = rng.normal(size=6)
+    affine = AffineMap.of(sp.csr_array(matrix), offset, _specs(*sizes))
+    values = [rng.normal(size=(1 if i in shared else batch, s)) for i, s in enumerate(sizes)]
+    theta = np.concatenate([np.broadcast_to(v, (batch, v.shape[1])) for v in values], axis=1)
+    found = affine.evaluate(values, batch)
+    assert found.shape[0] == (1 if len(shared) == 3 else batch)
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(np.broadcast_to(found, (batch, 6)), theta @ matrix.T + offset)
+    bars = [np.zeros_like(value) for value in values]
+    entries_bar = rng.normal(size=(batch, 6))
+    affine.add_adjoint_to(bars, entries_bar)
+    expected = np.split(entries_bar @ matrix, np.cumsum(sizes)[:-1], axis=1)
+    for i, (bar, full) in enumerate(zip(bars, expected, strict=True)):
+        np.testing.assert_allclose(bar, full.sum(axis=0, keepdims=True) if i in shared else full)
+
+
+def test_symmetric_parameters_are_read_once_and_their_gradient_is_symmetric(rng: Any) -> None:
+    matrix = rng.normal(size=(5, 9))
+    matrix = 0.5 * (matrix + matrix.reshape(5, 3, 3).swapaxes(1, 2).reshape(5, 9))
+    spec = ParameterSpec("S", (3, 3), ParameterDomain(is_symmetric=True))
+    affine = AffineMap.of(sp.csr_array(matrix), np.zeros(5), [spec])
+    value = rng.normal(size=(3, 3))
+    value = (value + value.T).reshape(1, 9)
+    np.testing.assert_allclose(affine.evaluate([value], 1), value @ matrix.T, **EXACT)
+    bar = np.zeros((1, 9))
+    affine.add_adjoint_to([bar], np.ones((1, 5)))
+    np.testing.assert_allclose(bar, np.ones((1, 5)) @ matrix, **EXACT)
+    np.testing.assert_allclose(bar.reshape(3, 3), bar.reshape(3, 3).T, **EXACT)
+
+
+def test_a_quadratic_forms_gradient_is_its_derivative(rng: Any) -> None:
+    matrix = rng.normal(size=(4, 4))
+    form = QuadraticForm(sp.csr_array(matrix + matrix.T))
+    theta, change = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    step = 1e-6
+    difference = (form.evaluate(theta + step * change) - form.evaluate(theta - step * change)) / (
+        2 * step
+    )
+    gradient = np.sum(form.gradient(theta) * change, axis=1)
+    np.testing.assert_allclose(gradient, difference, rtol=1e-8)
