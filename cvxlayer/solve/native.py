@@ -49,13 +49,9 @@ class NativeBackend(AbstractBackend):
         start = time.perf_counter()
         solution = _allocate(batch)
         _run(prepared, batch, settings, solution, None, careful=False)
-        failed = _numerically_failed(solution, settings)
-        if len(failed):
-            _run(prepared, batch, settings, solution, failed, careful=True)
-            solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
-            failed = _numerically_failed(solution, settings)
-            if len(failed) and settings.extra.get("fallback", True):
-                _fall_back(batch, settings, solution, failed)
+        # SOLVED is 0: in the usual case nothing more is looked at.
+        if solution.status.any():
+            _retry(prepared, batch, settings, solution)
         object.__setattr__(solution, "solve_seconds", time.perf_counter() - start)
         return solution
 
@@ -112,6 +108,20 @@ def _run(
         solution.gap,
         solution.is_active,
     )
+
+
+def _retry(
+    engine: _native.Engine, batch: ConeProgramBatch, settings: Settings, solution: ConeSolution
+) -> None:
+    """Solve rows that failed for numerical reasons again: carefully, then by Clarabel."""
+    failed = _numerically_failed(solution, settings)
+    if len(failed) == 0:
+        return
+    _run(engine, batch, settings, solution, failed, careful=True)
+    solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
+    failed = _numerically_failed(solution, settings)
+    if len(failed) and settings.extra.get("fallback", True):
+        _fall_back(batch, settings, solution, failed)
 
 
 def _numerically_failed(solution: ConeSolution, settings: Settings) -> np.ndarray:
