@@ -60,15 +60,17 @@ class Evaluation:
     Attributes:
         inputs: the values it was computed at.
         solution: the answers, one row per instance.
+        is_solved: whether every row is SOLVED.
     """
 
     inputs: InputBatch
     solution: ProgramSolution
+    is_solved: bool
 
     def read_outputs(self) -> Reading:
         """Return the requested variables and duals."""
         specs = self.solution.program.outputs
-        return Reading(self._shaped(self.solution.outputs, specs), self._pull_back_outputs)
+        return Reading(self._shaped(self.solution.outputs, specs), self.pull_back_outputs)
 
     def read_value(self) -> Reading:
         """Return the optimal objective, in the user's sense, as the only array."""
@@ -125,9 +127,10 @@ class Evaluation:
         shape = cotangent.shape[len(self.inputs.batch_shape) :]
         return np.ascontiguousarray(cotangent).reshape(self.inputs.size, math.prod(shape))
 
-    def _pull_back_outputs(
+    def pull_back_outputs(
         self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
     ) -> tuple[np.ndarray | None, ...]:
+        """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
         rows = [self._rows(cotangent) for cotangent in cotangents]
         return self._finish(self.solution.program.vjp(self.solution, rows, None, needs))
 
@@ -221,15 +224,16 @@ class Evaluator:
         solution = self.program.solve(
             inputs.values, backend=backend, settings=settings, batch=inputs.size
         )
-        if solution.cone.status.any():
+        is_solved = not solution.cone.status.any()
+        if not is_solved:
             _warn_inaccurate(solution)
-        return Evaluation(inputs, solution)
+        return Evaluation(inputs, solution, is_solved)
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""
-        return self.options.on_failure is OnFailure.RAISE and not bool(
-            evaluation.solution.has_solution.all()
-        )
+        if evaluation.is_solved or self.options.on_failure is OnFailure.NAN:
+            return False
+        return not evaluation.solution.has_solution.all()
 
     def describe(self) -> str:
         """Return inputs, outputs and solver in one line."""

@@ -170,8 +170,11 @@ def batch_inputs(
 def _broadcast_shapes(
     rules: Sequence[InputRule], batch_shapes: Sequence[tuple[int, ...]]
 ) -> tuple[int, ...]:
+    different = set(batch_shapes) - {()}
+    if len(different) <= 1:
+        return different.pop() if different else ()
     try:
-        return np.broadcast_shapes(*set(batch_shapes))
+        return np.broadcast_shapes(*different)
     except ValueError:
         listing = ", ".join(
             f"`{rule.spec.name}`: {shape}" for rule, shape in zip(rules, batch_shapes, strict=True)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,10 +66,29 @@ def _find_dual(
     return duals[0] if len(duals) == 1 else duals
 
 
+class _AsGiven(inspect.Signature):
+    """A signature that binds positional arguments by leaving them as they are."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the arguments in the form of `inspect.BoundArguments`."""
+        return types.SimpleNamespace(args=args, kwargs=kwargs, apply_defaults=tuple)
+
+
+def _bound_cheaply(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Spare `Function.apply` the inspection of `forward`, which costs more than a small solve.
+
+    It inspects the signature at every call of a function that has `setup_context`, to fill
+    in defaults. Ours have none.
+    """
+    forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
+    return forward
+
+
 class _Solve(Function):
     """θ ↦ (evaluation, *outputs): solve, and pull cotangents back through the solution."""
 
     @staticmethod
+    @_bound_cheaply
     def forward(
         evaluator: Evaluator,
         solver_args: Mapping[str, Any] | None,
@@ -84,7 +105,7 @@ class _Solve(Function):
         # Saved although the evaluation has its own copy: PyTorch then refuses a backward
         # pass after an input was changed in place.
         ctx.save_for_backward(*inputs[3:])
-        ctx.pull_back = output[0].read_outputs().pull_back
+        ctx.pull_back = output[0].pull_back_outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -95,6 +116,7 @@ class _Read(Function):
     """θ ↦ arrays read from an evaluation at the same θ."""
 
     @staticmethod
+    @_bound_cheaply
     def forward(
         reading: Reading, dtype: torch.dtype, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
@@ -120,6 +142,7 @@ class _Adjoint(Function):
     """
 
     @staticmethod
+    @_bound_cheaply
     def forward(
         pull_back: PullBack, needs: Sequence[bool], *tensors: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
@@ -162,7 +185,9 @@ def _gradients(
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Return the values as float64 in host memory, without a copy where they are."""
-    return tensor.detach().to(torch.float64).numpy(force=True)
+    if tensor.dtype is not torch.float64:
+        tensor = tensor.to(torch.float64)
+    return tensor.numpy(force=True)
 
 
 def _to_tensors(
@@ -173,7 +198,11 @@ def _to_tensors(
 
 
 def _to_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device=device, dtype=dtype)
+    tensor = torch.from_numpy(array)
+    # Asked first, because a `.to` that has nothing to do costs as much as `from_numpy`.
+    if dtype is torch.float64 and device == tensor.device:
+        return tensor
+    return tensor.to(device=device, dtype=dtype)
 
 
 def _as_tensors(
