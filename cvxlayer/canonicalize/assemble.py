@@ -52,7 +52,7 @@ def canonicalize(
     """
     check_arguments(problem, parameters, variables)
     prepared = prepare(problem, parameters)
-    check_problem(prepared.rewritten, gp=gp)
+    check_problem(prepared, gp=gp)
     specs = tuple(ParameterSpec(p.name(), tuple(p.shape), domain_of(p)) for p in parameters)
     canonical = read_problem(prepared, parameters)
     form = eliminate(canonical.form)

@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.canonicalize.fill import Patterns, growth
 from cvxlayer.canonicalize.form import CanonicalForm, border
-from cvxlayer.cones.product import ConeProduct
 
 # Each round removes what the previous one uncovered; chains of definitions are short.
 _MAX_ROUNDS = 20
@@ -70,23 +69,7 @@ def drop_settled_rows(form: CanonicalForm) -> CanonicalForm:
     settled = is_fixed & is_empty & is_equality & (constant_b == 0.0)
     settled |= is_fixed & is_empty & is_inequality & (constant_b >= 0.0)
     settled |= is_fixed & is_inequality & (constant_b == np.inf)
-    return keep_rows(form, np.flatnonzero(~settled)) if settled.any() else form
-
-
-def keep_rows(form: CanonicalForm, rows: np.ndarray) -> CanonicalForm:
-    """Return the form with some of the linear rows dropped."""
-    cones = form.cones
-    num_zero = int(np.sum(rows < cones.zero))
-    num_nonnegative = int(np.sum(rows < cones.num_linear)) - num_zero
-    return dataclasses.replace(
-        form,
-        A=form.A.take(rows, None),
-        b=form.b.take(rows, None),
-        cones=ConeProduct(num_zero, num_nonnegative, cones.second_order),
-        row_group=form.row_group[rows],
-        is_user_row=form.is_user_row[rows],
-        duals=sp.csr_array(form.duals[:, rows]),
-    )
+    return form.keep_rows(np.flatnonzero(~settled)) if settled.any() else form
 
 
 def drop_unused_variables(form: CanonicalForm) -> CanonicalForm:
@@ -96,15 +79,7 @@ def drop_unused_variables(form: CanonicalForm) -> CanonicalForm:
         is_used[used] = True
     if is_used.all():
         return form
-    kept = np.flatnonzero(is_used)
-    return dataclasses.replace(
-        form,
-        P=form.P.take(kept, kept),
-        q=form.q.take(kept, None),
-        A=form.A.take(None, kept),
-        is_kept_variable=form.is_kept_variable[kept],
-        variables=form.variables[kept],
-    )
+    return form.keep_variables(np.flatnonzero(is_used))
 
 
 def choose_pivots(form: CanonicalForm) -> Pivots:
@@ -228,7 +203,7 @@ def substitute(form: CanonicalForm, pivots: Pivots) -> CanonicalForm:
     through = P_KJ + T.T.matmul(P_JJ)
     q_J = form.q.take(J, None)
     return dataclasses.replace(
-        keep_rows(form, rest),
+        form.keep_rows(rest),
         duals=_duals_without(form, pivots, pivot, rest),
         P=form.P.take(K, K) + P_KJ_T + P_KJ_T.T + T.T.matmul(P_JJ).matmul(T),
         q=form.q.take(K, None) + T.T.matmul(q_J) + through.matmul(w),

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.program.batch import ConeProgramStructure
+from cvxlayer.program.infinite import find_infinite_sides
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.parametric import AffineMap, ParametricConeProgram, QuadraticForm
 
@@ -46,6 +47,31 @@ class CanonicalForm:
     variables: np.ndarray
     duals: sp.csr_array
 
+    def keep_rows(self, rows: np.ndarray) -> CanonicalForm:
+        """Return the form with some of the linear rows dropped; `rows` ascend."""
+        num_zero = int(np.sum(rows < self.cones.zero))
+        num_nonnegative = int(np.sum(rows < self.cones.num_linear)) - num_zero
+        return dataclasses.replace(
+            self,
+            A=self.A.take(rows, None),
+            b=self.b.take(rows, None),
+            cones=ConeProduct(num_zero, num_nonnegative, self.cones.second_order),
+            row_group=self.row_group[rows],
+            is_user_row=self.is_user_row[rows],
+            duals=sp.csr_array(self.duals[:, rows]),
+        )
+
+    def keep_variables(self, kept: np.ndarray) -> CanonicalForm:
+        """Return the form with some variables dropped, as if they were zero."""
+        return dataclasses.replace(
+            self,
+            P=self.P.take(kept, kept),
+            q=self.q.take(kept, None),
+            A=self.A.take(None, kept),
+            is_kept_variable=self.is_kept_variable[kept],
+            variables=self.variables[kept],
+        )
+
     def to_program(self, specs: tuple[ParameterSpec, ...]) -> ParametricConeProgram:
         """Return the same program as sparse affine maps of the given parameters."""
         P_indptr, P_indices, P_matrix, P_offset = self.P.upper_triangle().compressed()
@@ -53,14 +79,19 @@ class CanonicalForm:
         structure = ConeProgramStructure(
             self.P.shape[0], self.cones, P_indptr, P_indices, A_indptr, A_indices
         )
+        q_matrix, q_offset = self.q.dense_column()
+        b_matrix, b_offset = self.b.dense_column()
         return ParametricConeProgram(
             structure,
             tuple(spec.size for spec in specs),
             AffineMap.of(P_matrix, P_offset, specs),
-            AffineMap.of(*self.q.dense_column(), specs),
+            AffineMap.of(q_matrix, q_offset, specs),
             AffineMap.of(A_matrix, A_offset, specs),
-            AffineMap.of(*self.b.dense_column(), specs),
+            AffineMap.of(b_matrix, b_offset, specs),
             QuadraticForm(self.constant),
+            find_infinite_sides(
+                b_matrix, (P_matrix, q_matrix, A_matrix), self.constant, self.cones
+            ),
         )
 
 

@@ -25,7 +25,8 @@ from cvxlayer.canonicalize.leaves import (
     full_from_canonical,
     full_value,
 )
-from cvxlayer.canonicalize.prepare import PreparedProblem
+from cvxlayer.canonicalize.prepare import MarkedForm, PreparedProblem
+from cvxlayer.canonicalize.quadratic import FormPlace, absorb
 from cvxlayer.canonicalize.rules import describe_unsupported_cone
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import UnsupportedProblemError
@@ -86,8 +87,27 @@ def read_problem(
         for constraint, place in zip(original.constraints, ids, strict=True)
     )
     form = _mark_kept(form, program, variable_maps, set(ids))
+    form = absorb(form, _places_of_forms(prepared.marked_forms, program, rows, inverse_data))
     sign = -1.0 if isinstance(original.objective, cp.Maximize) else 1.0
     return CanonicalizedProblem(form, sign, variable_maps, dual_maps)
+
+
+def _places_of_forms(
+    marked: Sequence[MarkedForm],
+    program: Any,
+    rows: dict[int, np.ndarray],
+    inverse_data: Sequence[Any],
+) -> list[FormPlace]:
+    """Return where the parts of each marked quadratic form are in the cone program."""
+    ids = _trace_constraints([form.matrix.id for form in marked], inverse_data)
+    return [
+        FormPlace(
+            int(program.var_id_to_col[form.marker.id]),
+            int(program.var_id_to_col[form.point.id]) + np.arange(form.point.size),
+            rows[place],
+        )
+        for form, place in zip(marked, ids, strict=True)
+    ]
 
 
 def _check_nothing_is_elsewhere(program: Any) -> None:

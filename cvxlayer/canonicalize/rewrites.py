@@ -148,15 +148,9 @@ def _product_reason(culprit: Any, text: str) -> str:
 
 def _quadratic_reason(culprit: Any, text: str) -> str:
     point, matrix = culprit.args
-    if point.parameters():
-        return (
-            f"contains `{text}`, where parameters stand both in the matrix and in the point. DPP "
-            "allows one of them. Expand the square: declare parameters for the matrix and for "
-            f"the matrix times {_names(point.parameters())}."
-        )
     return (
         f"contains `{text}` with the parameter matrix {_names(matrix.parameters())}. DPP allows "
-        "this in the objective only (with CVXPY 1.9 or newer), not in a constraint or inside "
+        "this in the objective only, with a constant factor, not in a constraint or inside "
         "another atom. Declare a parameter `L` with `L @ L.T` equal to the matrix and write "
         f"`sum_squares(L.T @ {_wrap(point)})`."
     )

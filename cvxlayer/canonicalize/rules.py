@@ -7,18 +7,14 @@ rule, and a rewrite.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cvxpy as cp
-from cvxpy.utilities import scopes
 
+from cvxlayer.canonicalize.prepare import PreparedProblem
 from cvxlayer.canonicalize.rewrites import abridge, explain_not_dcp, explain_not_dpp
 from cvxlayer.errors import NotDppError, UnsupportedProblemError
-
-_HAS_QUADRATIC_DPP = "quad_form_dpp" in inspect.signature(cp.Problem.is_dpp).parameters
 
 
 def check_arguments(
@@ -62,13 +58,14 @@ def _check_listed(what: str, listed: Sequence[Any], kind: type, known: set[int])
         seen.add(leaf.id)
 
 
-def check_problem(problem: cp.Problem, *, gp: bool = False) -> None:
+def check_problem(prepared: PreparedProblem, *, gp: bool = False) -> None:
     """Check that the problem is DCP and DPP and that the engine can take it.
 
     Raises:
         UnsupportedProblemError: integers, complex numbers, geometric program, no variable.
         NotDppError: not DCP, or not DPP.
     """
+    problem = prepared.fixed
     if gp:
         raise UnsupportedProblemError(
             "Geometric programs (`gp=True`) need the exponential cone, which this version does "
@@ -83,10 +80,9 @@ def check_problem(problem: cp.Problem, *, gp: bool = False) -> None:
     for name, part in _parts(problem):
         if not part.is_dcp():
             raise NotDppError(explain_not_dcp(name, part))
-    for name, part in _parts(problem):
-        with _quadratic_scope(isinstance(part, cp.Minimize | cp.Maximize)):
-            if not part.is_dcp(dpp=True):
-                raise NotDppError(explain_not_dpp(name, part))
+    for name, part in _parts(prepared.rewritten):
+        if not part.is_dcp(dpp=True):
+            raise NotDppError(explain_not_dpp(name, part))
     for variable in problem.variables():
         if not getattr(variable, "is_dpp", lambda: True)():
             raise NotDppError(
@@ -100,13 +96,6 @@ def _parts(problem: cp.Problem) -> Iterator[tuple[str, Any]]:
     yield f"the objective, `{abridge(problem.objective)}`,", problem.objective
     for place, constraint in enumerate(problem.constraints):
         yield f"constraint {place}, `{abridge(constraint)}`,", constraint
-
-
-def _quadratic_scope(is_objective: bool) -> contextlib.AbstractContextManager[None]:
-    """Allow a parameter as the matrix of `quad_form` in the objective, where CVXPY can."""
-    if is_objective and _HAS_QUADRATIC_DPP:
-        return scopes.quad_form_dpp_scope()
-    return contextlib.nullcontext()
 
 
 def _check_leaves(problem: cp.Problem) -> None:
