@@ -290,8 +290,13 @@ def build_evaluator(
         )
     else:
         program = compile_problem(problem, parameters, variables)
-    rules = tuple(InputRule.of(spec) for spec in program.parameters)
-    return Evaluator(program, resolved, rules)
+    return Evaluator(program, resolved, _rules(program))
+
+
+def _rules(program: CompiledProgram) -> tuple[InputRule, ...]:
+    ends = np.cumsum(program.program.parameter_sizes, dtype=np.intp)
+    sides = np.split(program.program.infinite_sides, ends[:-1])
+    return tuple(InputRule.of(*pair) for pair in zip(program.parameters, sides, strict=False))
 
 
 def _warn_inaccurate(solution: ProgramSolution) -> None:

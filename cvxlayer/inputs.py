@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxlayer.domains import find_violation
 from cvxlayer.errors import ParameterValueError, ShapeError, suggest
@@ -28,18 +28,19 @@ class InputRule:
 
     Attributes:
         spec: name, shape and declared domain.
-        may_be_infinite: where ±inf is legal; see the notes of `InputBatch`.
+        infinite_sides: the sign of the infinity that is legal in each entry, 0 for none;
+            see the notes of `InputBatch`.
         has_domain: whether there is a declared domain to check.
     """
 
     spec: ParameterSpec
-    may_be_infinite: bool
+    infinite_sides: Int[np.ndarray, " size"]
     has_domain: bool
 
     @classmethod
-    def of(cls, spec: ParameterSpec, *, may_be_infinite: bool = False) -> InputRule:
+    def of(cls, spec: ParameterSpec, infinite_sides: Int[np.ndarray, " size"]) -> InputRule:
         """Return the rule for a parameter."""
-        return cls(spec, may_be_infinite, not spec.domain.is_free)
+        return cls(spec, infinite_sides, not spec.domain.is_free)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,17 +52,19 @@ class InputBatch:
         batch_shape: the leading dimensions of all inputs, broadcast; B is their product.
         input_batch_shapes: the leading dimensions each input had.
         rules: what each satisfied.
+        has_infinite: whether some entry is infinite.
 
     Notes:
-        NaN is never legal. Infinity is legal only in a parameter that enters nothing but
-        the right-hand side of inequalities, alone, and on the side where an infinite value
-        removes the inequality.
+        NaN is never legal. Infinity is legal only in an entry that moves nothing but the
+        right-hand side of linear inequalities, and with the sign that removes them; these
+        then have zero multiplier, and the entry has zero gradient.
     """
 
     values: tuple[Float[np.ndarray, "_ _"], ...]
     batch_shape: tuple[int, ...]
     input_batch_shapes: tuple[tuple[int, ...], ...]
     rules: tuple[InputRule, ...]
+    has_infinite: bool
 
     @property
     def size(self) -> int:
@@ -77,6 +80,9 @@ class InputBatch:
         """
         own, full = self.input_batch_shapes[index], self.batch_shape
         shape = own + self.rules[index].spec.shape
+        if self.has_infinite:
+            # Exactly zero: what made the bound infinite may multiply by infinity again.
+            cotangent = np.where(np.isinf(self.values[index]), 0.0, cotangent)
         if own == full or math.prod(own) == 1:
             return cotangent.reshape(shape)
         padded = (1,) * (len(full) - len(own)) + own
@@ -147,6 +153,7 @@ def batch_inputs(
     """
     rows: list[np.ndarray] = []
     batch_shapes: list[tuple[int, ...]] = []
+    has_infinite = False
     for rule, array, epsilon in zip(rules, arrays, epsilons, strict=True):
         spec = rule.spec
         num_batch = array.ndim - len(spec.shape)
@@ -154,7 +161,7 @@ def batch_inputs(
             raise _wrong_shape(spec, array.shape)
         batch_shape = array.shape[:num_batch]
         value = np.ascontiguousarray(array).reshape(math.prod(batch_shape), spec.size)
-        _check_finite(rule, value, batch_shape)
+        has_infinite |= not _is_finite(rule, value, batch_shape)
         if rule.has_domain:
             _check_domain(spec, value, batch_shape, epsilon)
         rows.append(value)
@@ -164,7 +171,7 @@ def batch_inputs(
         _broadcast_rows(value, batch_shape, full)
         for value, batch_shape in zip(rows, batch_shapes, strict=True)
     )
-    return InputBatch(values, full, tuple(batch_shapes), rules)
+    return InputBatch(values, full, tuple(batch_shapes), rules, has_infinite)
 
 
 def _broadcast_shapes(
@@ -196,23 +203,27 @@ def _broadcast_rows(
     return spread.reshape(math.prod(full), size)
 
 
-def _check_finite(rule: InputRule, value: np.ndarray, batch_shape: tuple[int, ...]) -> None:
+def _is_finite(rule: InputRule, value: np.ndarray, batch_shape: tuple[int, ...]) -> bool:
+    """Tell whether all entries are finite; refuse NaN, and infinity where it is not legal."""
     # The sum of squares is finite unless an entry is not, or is near overflow: one cheap
     # pass in the usual case, and the culprit is looked for only otherwise.
     if np.vdot(value, value) < np.inf:
-        return
+        return True
     not_a_number = np.asarray(np.isnan(value).any(axis=1))
     if not_a_number.any():
         raise ParameterValueError(
             f"{_place(rule.spec, batch_shape, not_a_number)} contains NaN. Every entry must be a "
             "number: look for the operation that produced it, or leave the row out."
         )
-    infinite = np.asarray(np.isinf(value).any(axis=1))
-    if infinite.any() and not rule.may_be_infinite:
+    infinite = np.isinf(value)
+    wrong = np.asarray((infinite & (np.sign(value) != rule.infinite_sides)).any(axis=1))
+    if wrong.any():
         raise ParameterValueError(
-            f"{_place(rule.spec, batch_shape, infinite)} contains an infinite entry. Infinity is "
-            "legal only in a parameter that is nothing but a bound: pass a finite value."
+            f"{_place(rule.spec, batch_shape, wrong)} contains an infinite entry. Infinity is "
+            "legal only in a parameter that is nothing but a bound, on the side where it "
+            "removes the bound: pass a finite value."
         )
+    return not infinite.any()
 
 
 def _check_domain(

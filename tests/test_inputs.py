@@ -18,9 +18,9 @@ from cvxlayer.program.parameters import ParameterDomain, ParameterSpec
 EPSILON = float(np.finfo(np.float64).eps)
 
 
-def rule(name: str, *shape: int, may_be_infinite: bool = False, **domain: object) -> InputRule:
+def rule(name: str, *shape: int, infinite_side: int = 0, **domain: object) -> InputRule:
     spec = ParameterSpec(name, shape, ParameterDomain(**domain))
-    return InputRule.of(spec, may_be_infinite=may_be_infinite)
+    return InputRule.of(spec, np.full(spec.size, infinite_side))
 
 
 def batch(rules: list[InputRule], *arrays: np.ndarray, epsilon: float = EPSILON):
@@ -145,9 +145,12 @@ def test_infinity_is_refused_where_it_is_not_a_bound(infinity):
         batch(A_AND_B, np.zeros((2, 3)), np.array([0.0, infinity]))
 
 
-def test_infinity_is_accepted_where_it_is_legal_but_nan_is_not():
-    bound = [rule("bound", 2, may_be_infinite=True)]
-    assert np.isinf(batch(bound, np.array([np.inf, 1.0])).values[0]).any()
+@pytest.mark.parametrize("side", [1, -1])
+def test_infinity_is_accepted_on_its_side_only_and_nan_never(side):
+    bound = [rule("bound", 2, infinite_side=side)]
+    assert np.isinf(batch(bound, np.array([side * np.inf, 1.0])).values[0]).any()
+    with pytest.raises(ParameterValueError, match="on the side where it removes the bound"):
+        batch(bound, np.array([-side * np.inf, 1.0]))
     with pytest.raises(ParameterValueError, match="contains NaN"):
         batch(bound, np.array([np.inf, np.nan]))
 

@@ -9,14 +9,16 @@ row; the cotangent of a shared parameter is the sum over the batch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.infinite import without_infinite_rows
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.sparse_map import SparseMap
 
@@ -170,6 +172,7 @@ class ParametricConeProgram:
         parameter_sizes: length of each parameter; p is their sum.
         P, q, A, b: the four affine maps, entries ordered as in `ConeProgramBatch`.
         objective_constant: added to ½xᵀPx + qᵀx to give the canonical objective.
+        infinite_sides: where each entry of θ may be infinite; see `find_infinite_sides`.
     """
 
     structure: ConeProgramStructure
@@ -179,6 +182,12 @@ class ParametricConeProgram:
     A: AffineMap
     b: AffineMap
     objective_constant: QuadraticForm
+    infinite_sides: Int[np.ndarray, " p"]
+
+    @functools.cached_property
+    def has_bounds(self) -> bool:
+        """Whether some entry of θ may be infinite."""
+        return bool(self.infinite_sides.any())
 
     @property
     def num_parameters(self) -> int:
@@ -198,7 +207,8 @@ class ParametricConeProgram:
             batch: number of instances.
         """
         P, q, A, b = (block.evaluate(values, batch) for block in self.blocks)
-        return ConeProgramBatch(self.structure, batch, P, q, A, b)
+        cone_programs = ConeProgramBatch(self.structure, batch, P, q, A, b)
+        return without_infinite_rows(cone_programs) if self.has_bounds else cone_programs
 
     def needs(self, wanted: Sequence[bool]) -> tuple[bool, bool, bool, bool]:
         """Return which of P, q, A, b any of the wanted parameters touches."""
@@ -220,9 +230,13 @@ class ParametricConeProgram:
                 block.add_adjoint_to(values_bar, entries_bar)
 
     def stack(self, values: Sequence[np.ndarray]) -> Float[np.ndarray, "rows p"]:
-        """Return θ with one row, or one for each instance if any parameter has several."""
+        """Return θ with one row, or one for each instance if any parameter has several.
+
+        Infinite entries, which touch nothing but b, are left out as zero.
+        """
         rows = max((value.shape[0] for value in values), default=1)
         if any(value.shape[0] == 0 for value in values):
             rows = 0
         columns = [np.broadcast_to(value, (rows, value.shape[1])) for value in values]
-        return np.concatenate([*columns, np.empty((rows, 0))], axis=1)
+        theta = np.concatenate([*columns, np.empty((rows, 0))], axis=1)
+        return np.where(np.isinf(theta), 0.0, theta) if self.has_bounds else theta
