@@ -101,8 +101,6 @@ class AbstractContender(abc.ABC):
 
     name: str
     settings: str
-    #: Larger batches are left out (a loop costs the same per instance anyway).
-    largest_batch: int = 1 << 30
 
     def refuses(self, workload: Workload) -> str | None:
         """Why it cannot do this workload, or None."""

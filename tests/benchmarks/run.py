@@ -75,7 +75,7 @@ def _measure(names: list[str], cores: int, options: argparse.Namespace) -> list[
         arguments = ["--workloads", *names, "--cores", str(cores), "--output", str(part)]
         arguments += ["--batches", *map(str, batches), "--measures", *options.measures]
         arguments += ["--seconds", str(options.seconds if cores == 1 else options.seconds / 3)]
-        arguments += ["--longest-call", "0.4" if options.quick else "3"]
+        arguments += ["--longest-call", "0.4" if options.quick else "1.5"]
         arguments += ["--solver", options.solver] if options.solver else []
         arguments += ["--ours-only"] if cores > 1 else []
         found = _module("worker", *arguments)
@@ -146,7 +146,7 @@ def _commit() -> str:
 def _settle(options: argparse.Namespace) -> None:
     """Fill in what `--quick` and its absence mean."""
     options.batches = options.batches or ([1, 64] if options.quick else list(BATCHES))
-    options.seconds = options.seconds or (0.6 if options.quick else 5.0)
+    options.seconds = options.seconds or (0.6 if options.quick else 4.0)
 
 
 def main() -> None:

@@ -30,6 +30,13 @@ def is_ours(name: str) -> bool:
     return name.split(" ")[0] == "cvxlayer"
 
 
+def speedup(cell: Cell | None) -> float | None:
+    """Two threads against one, both wall times of the same process."""
+    if cell is None or "one_thread_seconds" not in cell:
+        return None
+    return cell["one_thread_seconds"] / cell["seconds"]
+
+
 class Table:
     """The cells of a report, to be looked up."""
 
@@ -115,12 +122,7 @@ def _for_dense(dense: bool, inner: Callable[..., float | None]) -> Callable[...,
 
 def _cores(measure: str) -> Callable[[Table, int, str], float | None]:
     def ratio(table: Table, batch: int, workload: str) -> float | None:
-        times = []
-        for cores in (1, 2):
-            cell = table.cell(measure, batch, workload, "cvxlayer", cores)
-            times.append(None if cell is None else seconds_of(cell))
-        one, two = times
-        return one / two if one and two else None
+        return speedup(table.cell(measure, batch, workload, "cvxlayer", 2))
 
     return ratio
 
