@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -304,11 +303,6 @@ def compile_problem(
 @functools.cache
 def default_derivative() -> ConeDerivative:
     """Return the derivative engine used when none is named."""
-    if importlib.util.find_spec("cvxlayer._native") is None:
-        # TODO(#2): the native engine is not built yet; from then on it is required.
-        from cvxlayer.differentiate.reference import ReferenceDerivative
-
-        return ReferenceDerivative()
     from cvxlayer.differentiate.native import NativeDerivative  # needs the compiled core
 
     return NativeDerivative()

@@ -261,3 +261,22 @@ def test_an_empty_batch_is_solved(rng: Any) -> None:
     )
     assert [bar.shape for bar in bars] == [(0, 3), (1, 1)]
     del rng
+
+
+@pytest.mark.parametrize("case", DPP_CASES, ids=str)
+def test_the_native_engine_agrees_with_clarabel_and_the_reference(case: DppCase, rng: Any) -> None:
+    program = compile_problem(*case.build())
+    draws = [rows(case.sample(rng)) for _ in range(5)]
+    values = [np.concatenate(parts) for parts in zip(*draws, strict=True)]
+    native = program.solve(values, backend=get_backend(), settings=Settings())
+    clarabel = program.solve(values, backend=get_backend("clarabel"), settings=TIGHT)
+    assert native.cone.status.tolist() == [Status.SOLVED] * 5
+    np.testing.assert_allclose(native.value, clarabel.value, atol=1e-6, rtol=1e-6)
+    weights = [rng.normal(size=output.shape) for output in native.outputs]
+    found, _ = program.vjp(native, weights, np.ones(5))
+    expected, _ = program.vjp(clarabel, weights, np.ones(5), derivative=ReferenceDerivative())
+    for bar, reference in zip(found, expected, strict=True):
+        assert bar is not None
+        assert reference is not None
+        scale = 1.0 + np.abs(reference).max()
+        np.testing.assert_allclose(bar, reference, atol=1e-3 * scale)

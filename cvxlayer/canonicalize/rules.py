@@ -143,7 +143,7 @@ def describe_unsupported_cone(problem: cp.Problem, constraint: Any) -> str:
     culprits: list[str] = []
     for name, part in _parts(problem):
         atoms = [a.__name__ for a in part.atoms() if a.__name__ in _CONE_OF_ATOM.get(family, ())]
-        if type(part).__name__ == kind or (family == "PSD" and type(part).__name__ == "PSD"):
+        if type(part).__name__ in (kind, family):
             culprits.append(f"{name} is a {family} constraint")
         elif atoms:
             listed = ", ".join(f"`{atom}`" for atom in dict.fromkeys(atoms))

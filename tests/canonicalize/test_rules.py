@@ -154,8 +154,8 @@ UNSUPPORTED: list[tuple[str, Callable[[], cp.Problem], str]] = [
     ),
     (
         "power cones",
-        lambda: cp.Problem(cp.Minimize(cp.sum(cp.power(x, 1.4142135, approx=False)))),
-        r"needs the power cone: the objective",
+        lambda: cp.Problem(cp.Minimize(square), [cp.PowCone3D(x[0], x[1], x[2], 0.3)]),
+        r"needs the power cone: constraint 0, .*is a PowCone constraint",
     ),
     (
         "integers",

@@ -98,6 +98,14 @@ def _maximize_shifted_quad_form() -> Parts:
     return cp.Problem(objective, [cp.sum(x) <= 0.1, x[0] - x[1] == 0.3]), [mu], [x]
 
 
+def _several_quad_forms() -> Parts:
+    x, y = cp.Variable(4, name="x"), cp.Variable(4, name="y", nonneg=True)
+    P, mu = cp.Parameter((4, 4), PSD=True, name="P"), cp.Parameter(4, name="mu")
+    cost = 0.5 * cp.quad_form(x - mu, P + np.eye(4)) + cp.quad_form(y, P) / 4
+    cost += cp.sum_squares(x + y) + cp.quad_form(y - x, _ROOT @ _ROOT.T)
+    return cp.Problem(cp.Maximize(3 - cost), [cp.sum(x) + cp.sum(y) == 1]), [P, mu], [x, y]
+
+
 def _least_squares() -> Parts:
     x, b = cp.Variable(4, name="x"), cp.Parameter(8, name="b")
     return cp.Problem(cp.Minimize(cp.sum_squares(_TALL @ x - b)), [x >= 0]), [b], [x]
@@ -281,6 +289,7 @@ DPP_CASES = [
     DppCase("least squares, nonnegative", _least_squares, _normal(8)),
     DppCase("parametric quad_form", _parametric_quad_form, _sample_psd, _symmetric_direction),
     DppCase("maximize shifted quad_form", _maximize_shifted_quad_form, _normal(4)),
+    DppCase("several quad_forms", _several_quad_forms, _sample_psd, _symmetric_direction),
     DppCase("ridge", _ridge, lambda rng: [*_normal((8, 4), 8)(rng), np.array(0.3)]),
     DppCase("lasso", _lasso, lambda rng: [rng.normal(size=8), np.array(0.8)]),
     DppCase("huber", _huber, _normal(8)),
