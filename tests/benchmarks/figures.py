@@ -22,8 +22,9 @@ _TITLES = {
 }
 _INTRODUCTION = """# Benchmarks
 
-Written by `make bench`, which measures everything on this page side by side in one run and
-saves it as JSON. Change the code or the machine, run it again, and compare.
+`make bench` measures everything on this page side by side in one run, saves it as JSON and prints
+it; `python -m tests.benchmarks --markdown` writes it here. `--quick` takes two minutes,
+`--only WORKLOAD` measures one. The page is never edited by hand.
 
 **How it is measured.** Each workload runs in a process bound to one core, with every library's
 thread count set to one; our side once more on two cores. The contenders take turns on the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,8 @@ class Examiner:
             job.before(0)
             answer = job.read(job.run(0), 0)
         except Exception as error:  # noqa: BLE001 (any failure of a peer is its verdict)
-            return Verdict("failed", f"{type(error).__name__}: {error}"[:300])
+            text = f"{type(error).__name__}: {error}".replace(f"{Path.cwd()}/", "")
+            return Verdict("failed", text[:300])
         return _judge(self, one, answer)
 
 
