@@ -34,7 +34,9 @@ $(VENV)/.bench: $(READY)
 	$(INSTALL) '.[bench]'
 	touch $@
 
+# The stub is kept in the repository, so that types can be checked before anything is built.
 native: $(READY)
+	$(BIN)/python -m nanobind.stubgen -q -m cvxlayer._native -o cvxlayer/_native.pyi
 
 format: $(READY)
 	$(BIN)/ruff format .

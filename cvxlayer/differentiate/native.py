@@ -53,10 +53,10 @@ def pull_back(
     """
     structure, size = batch.structure, batch.size
     sizes = (structure.num_P, structure.num_variables, structure.num_A, structure.num_rows)
-    outputs = [
+    P_bar, q_bar, A_bar, b_bar = (
         np.empty((size, length)) if needed else None
         for needed, length in zip(needs, sizes, strict=True)
-    ]
+    )
     residual = np.empty(size)
     engine.pull_back(
         size,
@@ -72,12 +72,15 @@ def pull_back(
         x_bar,
         y_bar,
         s_bar,
-        *outputs,
+        P_bar,
+        q_bar,
+        A_bar,
+        b_bar,
         residual,
         threads,
         width,
     )
-    return ConeProgramCotangent(*outputs, residual)
+    return ConeProgramCotangent(P_bar, q_bar, A_bar, b_bar, residual)
 
 
 class NativeDerivative:
