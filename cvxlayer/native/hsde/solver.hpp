@@ -54,7 +54,7 @@ struct HsdeSolver {
   V d_tau, d_kappa, mu, sigma;
   // Best iterate so far, unscaled merit.
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
-  V *affine_dy;  // of linear rows: the last affine step decides activity
+  V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
   M is_active, is_starting;
   long instance[W];
@@ -70,7 +70,7 @@ struct HsdeSolver {
                         &rhs_n, &scratch_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
     V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift,
-                        &work_m, &rhs_m, &scratch_m, &best_y, &best_s, &affine_dy};
+                        &work_m, &rhs_m, &scratch_m, &best_y, &best_s, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -122,7 +122,7 @@ struct HsdeSolver {
       const bool interior = i >= num_zero() && i < num_linear();
       O::set(y[i], lane, interior ? 1.0 : 0.0);
       O::set(s[i], lane, interior ? 1.0 : 0.0);
-      O::set(affine_dy[i], lane, 0.0);
+      O::set(affine_change[i], lane, 0.0);
     }
     for (int k = 0; k < structure->num_cones; ++k) {
       O::set(cone(y, k)[0], lane, 1.0);
@@ -179,11 +179,11 @@ struct HsdeSolver {
       results.x.at(row, j) = O::get(data.d[j], lane) * O::get(from_x[j], lane) / divisor;
     }
     for (int i = 0; i < structure->m; ++i) {
-      const double e = O::get(data.e[i], lane), value = O::get(y[i], lane);
+      const double e = O::get(data.e[i], lane);
       results.y.at(row, i) = e * O::get(from_y[i], lane) / (k * divisor);
       results.s.at(row, i) = O::get(from_s[i], lane) / (e * divisor);
       // Δs/s = −1 − Δy/y on the affine step: active when |Δs|/s > |Δy|/y.
-      const bool active = i < num_zero() || O::get(affine_dy[i], lane) > -0.5 * value;
+      const bool active = i < num_zero() || O::get(affine_change[i], lane) > -0.5;
       results.is_active.at(row, i) = i < num_linear() ? active : -1;
     }
     if (data.has_erased_rows[lane]) restore_erased_rows(problem, row, results);
@@ -405,7 +405,7 @@ struct HsdeSolver {
     compute_denominator();
     for (int i = num_zero(); i < structure->m; ++i) shift[i] = s[i];
     combine(O::splat(1.0), tau * kappa);
-    for (int i = num_zero(); i < num_linear(); ++i) affine_dy[i] = dy[i];
+    for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] / y[i];
     const V alpha = O::min(step_length(), O::splat(1.0));
     const V left = 1.0 - alpha;
     sigma = left * left * left;
