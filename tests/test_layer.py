@@ -119,6 +119,17 @@ def test_solver_args_of_a_call_override_those_of_the_layer(rng):
     assert layer.solve(values).iterations.sum() == rough
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_verbose_logs_one_line_per_call(solver, caplog):
+    values = np.array([2.0, 0.5]), np.array([[0.0, 0.0], [3.0, 0.0]]), np.ones(2)
+    with caplog.at_level("INFO", logger="cvxlayer"):
+        between(solver=solver, on_failure="nan")(*values)
+        assert caplog.messages == []
+        between(solver=solver, on_failure="nan", verbose=True)(*values)
+    (message,) = caplog.messages
+    assert message.startswith(f"{solver}: 2 rows (1 SOLVED, 1 INFEASIBLE), at most ")
+
+
 def test_threads_of_the_solver_do_not_change_the_answer(rng):
     case = case_named("box")
     values = case.sample_batch(rng, 40)

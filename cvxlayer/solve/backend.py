@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from cvxlayer.errors import OptionError, suggest
+import numpy as np
+
+from cvxlayer.errors import OptionError, Status, suggest
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution
+
+_LOGGER = logging.getLogger("cvxlayer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,19 @@ class AbstractBackend(abc.ABC):
 
         Must be safe to call from several threads with the same `prepared`.
         """
+
+
+def log_solve(backend: AbstractBackend, solution: ConeSolution) -> None:
+    """Log what became of a batch in one line, for `verbose=True`."""
+    statuses, counts = np.unique(solution.status, return_counts=True)
+    _LOGGER.info(
+        "%s: %d rows (%s), at most %d iterations, %.3g s",
+        backend.name,
+        len(solution.status),
+        ", ".join(f"{n} {Status(c).name}" for c, n in zip(statuses, counts, strict=True)) or "none",
+        solution.iterations.max(initial=0),
+        solution.solve_seconds,
+    )
 
 
 def parse_settings(

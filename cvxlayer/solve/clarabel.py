@@ -24,10 +24,11 @@ from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import OptionError, Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, SolvedBy
-from cvxlayer.solve.backend import AbstractBackend, Settings
+from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
 from cvxlayer.solve.residuals import UNKNOWN, RowResiduals, measure
 
 _LOGGER = logging.getLogger("cvxlayer")
+
 
 _STATUSES = {
     "Solved": Status.SOLVED,
@@ -94,14 +95,7 @@ class ClarabelBackend(AbstractBackend):
             rows = [solve_row(index) for index in range(batch.size)]
         solution = _stack(batch.structure, rows, time.perf_counter() - start)
         if settings.verbose:
-            num_solved = sum(row.status.has_solution for row in rows)
-            _LOGGER.info(
-                "clarabel: %d of %d solved, at most %d iterations, %.3g s",
-                num_solved,
-                batch.size,
-                max(solution.iterations, default=0),
-                solution.solve_seconds,
-            )
+            log_solve(self, solution)
         return solution
 
 

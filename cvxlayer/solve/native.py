@@ -16,7 +16,7 @@ from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, SolvedBy
-from cvxlayer.solve.backend import AbstractBackend, Settings
+from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
 from cvxlayer.solve.clarabel import ClarabelBackend
 
 DEFAULT_MAX_ITERS = 100
@@ -53,6 +53,8 @@ class NativeBackend(AbstractBackend):
         if solution.status.any():
             _retry(prepared, batch, settings, solution)
         object.__setattr__(solution, "solve_seconds", time.perf_counter() - start)
+        if settings.verbose:
+            log_solve(self, solution)
         return solution
 
 
