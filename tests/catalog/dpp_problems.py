@@ -195,7 +195,8 @@ def _control() -> Parts:
 
 def _sample_control(rng: np.random.Generator) -> Values:
     F = 0.9 * np.eye(3) + 0.1 * rng.normal(size=(3, 3))
-    return [F, rng.normal(size=(3, 2)), rng.normal(size=3), rng.normal(size=3)]
+    start = rng.uniform(-1, 1, 3)
+    return [F, rng.normal(size=(3, 2)), start, rng.normal(size=3)]
 
 
 def _symmetric_variable() -> Parts:
