@@ -32,7 +32,7 @@ from cvxlayer.program.solution import Residuals, Solution
 from cvxlayer.solve.backend import parse_settings
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
-_LARGE_ADJOINT_RESIDUAL = 1e-4
+_LARGE_ADJOINT_RESIDUAL = 1e-6
 
 PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], tuple[np.ndarray | None, ...]]
 """(cotangents of some arrays, which inputs need one) ↦ cotangents of the inputs."""
