@@ -142,6 +142,8 @@ std::string instruction_set() {
 
 NB_MODULE(_native, module) {
   using cvxlayer::Engine;
+  // Engines live as long as their structures, some of which outlast the interpreter's exit.
+  nb::set_leak_warnings(false);
   module.doc() = "Native engine of cvxlayer: batched cone programs and their derivatives.";
   nb::class_<Engine>(module, "Engine",
                      "All work that depends on the structure of a batch alone. Thread-safe.")

@@ -31,6 +31,42 @@ CVXLAYER_INLINE void multiply_tile(const V* l, long ldl, const V* u, long ldu, i
   }
 }
 
+/// One instance has no lanes to fill, so its vectors run along the depth.
+template <int MR, int NR>
+CVXLAYER_INLINE void multiply_tile(const double* l, long ldl, const double* u, long ldu, int depth,
+                                   double (&acc)[MR][NR]) {
+  typedef double Wide __attribute__((vector_size(CVXLAYER_VECTOR_BYTES), aligned(8), may_alias));
+  constexpr int kWide = CVXLAYER_VECTOR_BYTES / 8;
+  Wide partial[MR][NR];
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) partial[i][j] = Wide{};
+  }
+  int k = 0;
+  for (; k + kWide <= depth; k += kWide) {
+    Wide right[NR];
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) right[j] = *reinterpret_cast<const Wide*>(u + j * ldu + k);
+#pragma GCC unroll 4
+    for (int i = 0; i < MR; ++i) {
+      const Wide left = *reinterpret_cast<const Wide*>(l + i * ldl + k);
+#pragma GCC unroll 4
+      for (int j = 0; j < NR; ++j) partial[i][j] += left * right[j];
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) {
+      double sum = 0.0;
+      for (int c = 0; c < kWide; ++c) sum += partial[i][j][c];
+      for (int c = k; c < depth; ++c) sum += l[i * ldl + c] * u[j * ldu + c];
+      acc[i][j] = sum;
+    }
+  }
+}
+
 /// target[row[i] + column[j]] −= Σ_k l_i[k] · u_j[k].
 template <int MR, int NR, class V>
 inline void subtract_tile(V* target, const long* row, const int* column, const V* l, long ldl,
