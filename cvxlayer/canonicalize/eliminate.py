@@ -145,13 +145,10 @@ def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.
 
     A variable without cost that one inequality bounds from one side only can be moved to
     that bound when every other row gains by it: inequalities in which its sign is the
-    opposite, and heads of second-order cones that grow.
+    opposite, and second-order cones that contain the direction in which it moves their slack.
     """
     A, cones = form.A, form.cones
-    is_head = np.zeros(A.shape[0], dtype=bool)
-    is_head[[rows.start for rows in cones.second_order_slices]] = True
     is_inequality = (A.row >= cones.zero) & (A.row < cones.num_linear)
-    up, down = A.value > 0, A.value < 0
     num_columns = A.shape[1]
 
     def count(mask: np.ndarray) -> np.ndarray:
@@ -159,13 +156,37 @@ def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.
 
     has_cost = np.zeros(num_columns, dtype=bool)
     has_cost[form.P.column] = has_cost[form.q.row] = True
-    spoilt = count(~is_constant) + count(~is_inequality & ~(is_head[A.row] & down)) > 0
-    num_up, num_down = count(is_inequality & up), count(is_inequality & down)
-    num_heads = count(is_head[A.row])
-    from_above = ~spoilt & ~has_cost & (num_up == 1)
-    from_below = ~spoilt & ~has_cost & (num_down == 1) & (num_heads == 0)
-    bounds = (up & from_above[A.column]) | (down & from_below[A.column])
-    return is_inequality & bounds
+    movable = ~has_cost & (count(~is_constant | (A.row < cones.zero)) == 0)
+    up, down = is_inequality & (A.value > 0), is_inequality & (A.value < 0)
+    grows, shrinks = _cone_directions(form)
+    from_above = movable & grows & (count(up) == 1)
+    from_below = movable & shrinks & (count(down) == 1)
+    return (up & from_above[A.column]) | (down & from_below[A.column])
+
+
+def _cone_directions(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of the variables that stay in every second-order cone when they grow, shrink.
+
+    Column j moves the slack by −A_j: growing is safe when −A_j lies in each cone, shrinking
+    when A_j does. Entries that depend on θ are not looked at.
+    """
+    A = form.A
+    slices = form.cones.second_order_slices
+    starts = np.array([rows.start for rows in slices], dtype=int)
+    pick = (A.row >= form.cones.num_linear) & ~A.is_parametric
+    row, column, value = A.row[pick], A.column[pick], A.value[pick]
+    block = np.searchsorted(starts, row, side="right") - 1
+    keys, place = np.unique(block * A.shape[1] + column, return_inverse=True)
+    is_head = starts[block] == row if len(slices) else np.zeros(0, dtype=bool)
+    head, tail = np.zeros(len(keys)), np.zeros(len(keys))
+    np.add.at(head, place[is_head], value[is_head])
+    np.add.at(tail, place[~is_head], value[~is_head] ** 2)
+    # A rotated cone holds the variable at its boundary: (1, −1, 0).
+    length = np.sqrt(tail) * (1 - 1e-12)
+    grows, shrinks = np.ones(A.shape[1], dtype=bool), np.ones(A.shape[1], dtype=bool)
+    grows[keys[-head < length] % A.shape[1]] = False
+    shrinks[keys[head < length] % A.shape[1]] = False
+    return grows, shrinks
 
 
 def _independent(patterns: Patterns, rows: np.ndarray, columns: np.ndarray) -> Pivots:

@@ -88,6 +88,10 @@ def test_residuals_stay_where_substituting_them_would_not_be_affine() -> None:
         (lambda x, r: [cp.abs(x) <= r], (4, 0, 8, ())),
         (lambda x, r: [cp.max(x) <= r], (4, 0, 4, ())),
         (lambda x, r: [cp.min(x) >= -r], (4, 0, 4, ())),
+        (lambda x, r: [cp.square(x[0]) <= r], (4, 0, 0, (3,))),
+        (lambda x, r: [cp.sum_squares(x) <= r], (4, 0, 0, (6,))),
+        (lambda x, r: [-cp.sum_squares(x) >= -r], (4, 0, 0, (6,))),
+        (lambda x, r: [cp.quad_over_lin(x, x[0] + 2) <= r], (4, 0, 0, (6,))),
     ],
 )
 def test_a_bound_on_an_epigraph_takes_the_place_of_its_variable(

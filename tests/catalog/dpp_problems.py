@@ -271,6 +271,13 @@ def _piecewise() -> Parts:
     return problem, [a, b], [x]
 
 
+def _squares_bounded() -> Parts:
+    x, c = cp.Variable(3, name="x"), cp.Parameter(3, name="c")
+    r = cp.Parameter(name="r", nonneg=True)
+    limits = [cp.sum_squares(x) <= r, cp.square(x) <= 0.6, cp.quad_over_lin(x, x[0] + 5) <= 9 + r]
+    return cp.Problem(cp.Minimize(3 * c @ x + cp.sum_squares(x)), limits), [c, r], [x]
+
+
 def _total_variation() -> Parts:
     x, y = cp.Variable((3, 4), name="x"), cp.Parameter((3, 4), name="y")
     weight = cp.Parameter(name="weight", nonneg=True)
@@ -321,5 +328,6 @@ DPP_CASES = [
     DppCase(
         "total variation", _total_variation, lambda rng: [rng.normal(size=(3, 4)), np.array(0.2)]
     ),
+    DppCase("squares bounded", _squares_bounded, lambda rng: [rng.normal(size=3), np.array(0.9)]),
     DppCase("norms that do not bind", _norms_that_do_not_bind, _normal(3)),
 ]
