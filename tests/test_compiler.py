@@ -24,7 +24,7 @@ CVXPY_OPTIONS = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
 SOLUTION_TOLERANCE = 1e-5
 # Clarabel leaves errors of about 1e-7 in a solution: a small step would magnify them.
 DIFFERENCE_STEP = 1e-3
-DERIVATIVE_TOLERANCE = 1e-4
+DERIVATIVE_TOLERANCE = 5e-4
 
 
 def rows(values: list[Any]) -> list[np.ndarray]:
