@@ -70,8 +70,8 @@ def read_problem(
     with warnings.catch_warnings():
         # CVXPY warns its users about what it does itself to parameters with `sparsity=`.
         warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY")
-        data, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
-    program = data["param_prob"]
+        arguments, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
+    program = arguments["param_prob"]
     _check_nothing_is_elsewhere(program)
     cones = _read_cones(original, program)
     form = _read_form(program, _parameter_basis(fresh, program, chain, parameters), cones)
@@ -189,7 +189,9 @@ def _read_form(program: Any, basis: Any, cones: ConeProduct) -> CanonicalForm:
     affine = AffineMatrix.of_tensor(_times(program.A, basis), m, n + 1)
     A = affine.take(None, np.arange(n)).scale_rows(-np.ones(m))
     b = affine.take(None, np.array([n]))
-    objective = AffineMatrix.of_tensor(_times(program.q, basis), n + 1, 1)
+    # CVXPY 1.7 calls the linear part of the objective c.
+    linear = program.q if hasattr(program, "q") else program.c
+    objective = AffineMatrix.of_tensor(_times(linear, basis), n + 1, 1)
     q = objective.take(np.arange(n), None)
     constant = objective.take(np.array([n]), None).lift()
     empty = sp.csr_array((n * n, num_parameters + 1))

@@ -72,35 +72,27 @@ class AffineMap:
         """Indices of the parameters that touch some entry."""
         return tuple(index for index, _ in self.parts)
 
-    def evaluate(self, values: Sequence[np.ndarray], batch: int) -> np.ndarray:
+    def evaluate(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Return the entries, (batch, entries), or (1, entries) if all instances share them.
 
         Args:
             values: one array for each parameter, (1, size) or (batch, size).
-            batch: number of instances.
 
         Notes:
             The adjoint of the linear part is `add_adjoint_to`.
         """
-        base = self.offset[None, :]
-        shared = [part for part in self.parts if values[part[0]].shape[0] == 1]
-        if shared:
-            base = base.copy()
-            for index, sparse_map in shared:
-                sparse_map.add_to(base, values[index])
-        if len(shared) == len(self.parts):
-            return base
-        if self.joint is not None and not shared:
-            stacked = np.concatenate([values[index] for index, _ in self.parts], axis=1)
-            result = self.joint(stacked)
-        else:
-            varying = [part for part in self.parts if values[part[0]].shape[0] != 1]
-            result = varying[0][1](values[varying[0][0]])
-            for index, sparse_map in varying[1:]:
-                sparse_map.add_to(result, values[index])
-        assert result.shape[0] == batch
-        result += base
-        return result
+        offset = self.offset[None, :]
+        if not self.parts:
+            return offset
+        shared = [part for part in self.parts if len(values[part[0]]) == 1]
+        varying = [part for part in self.parts if len(values[part[0]]) != 1]
+        if shared and varying:
+            return _evaluate_parts(varying, values, _evaluate_parts(shared, values, offset))
+        if self.joint is None:
+            index, sparse_map = self.parts[0]
+            return sparse_map(values[index], offset)
+        stacked = np.concatenate([values[index] for index, _ in self.parts], axis=1)
+        return self.joint(stacked, offset)
 
     def add_adjoint_to(
         self,
@@ -122,6 +114,17 @@ class AffineMap:
             if total is None:
                 total = np.sum(entries_bar, axis=0, keepdims=True)
             sparse_map.add_adjoint_to(value_bar, np.asarray(total))
+
+
+def _evaluate_parts(
+    parts: Sequence[tuple[int, SparseMap]], values: Sequence[np.ndarray], base: np.ndarray
+) -> np.ndarray:
+    """Return base plus the images of some parameters, all with equally many rows."""
+    (first, first_map), *others = parts
+    result = first_map(values[first], base)
+    for index, sparse_map in others:
+        sparse_map.add_to(result, values[index])
+    return result
 
 
 def _upper_triangle(spec: ParameterSpec) -> sp.csr_array:
@@ -206,7 +209,7 @@ class ParametricConeProgram:
             values: one array for each parameter, (1, size) or (batch, size), C order.
             batch: number of instances.
         """
-        P, q, A, b = (block.evaluate(values, batch) for block in self.blocks)
+        P, q, A, b = (block.evaluate(values) for block in self.blocks)
         cone_programs = ConeProgramBatch(self.structure, batch, P, q, A, b)
         return without_infinite_rows(cone_programs) if self.has_bounds else cone_programs
 

@@ -80,7 +80,7 @@ def test_an_affine_map_evaluates_shared_parameters_once(shared: tuple[int, ...],
     affine = AffineMap.of(sp.csr_array(matrix), offset, _specs(*sizes))
     values = [rng.normal(size=(1 if i in shared else batch, s)) for i, s in enumerate(sizes)]
     theta = np.concatenate([np.broadcast_to(v, (batch, v.shape[1])) for v in values], axis=1)
-    found = affine.evaluate(values, batch)
+    found = affine.evaluate(values)
     assert found.shape[0] == (1 if len(shared) == 3 else batch)
     assert found.flags.c_contiguous
     np.testing.assert_allclose(np.broadcast_to(found, (batch, 6)), theta @ matrix.T + offset)
@@ -99,7 +99,7 @@ def test_symmetric_parameters_are_read_once_and_their_gradient_is_symmetric(rng:
     affine = AffineMap.of(sp.csr_array(matrix), np.zeros(5), [spec])
     value = rng.normal(size=(3, 3))
     value = (value + value.T).reshape(1, 9)
-    np.testing.assert_allclose(affine.evaluate([value], 1), value @ matrix.T, **EXACT)
+    np.testing.assert_allclose(affine.evaluate([value]), value @ matrix.T, **EXACT)
     bar = np.zeros((1, 9))
     affine.add_adjoint_to([bar], np.ones((1, 5)))
     np.testing.assert_allclose(bar, np.ones((1, 5)) @ matrix, **EXACT)
