@@ -61,6 +61,10 @@ class UnsupportedDerivativeError(CvxLayerError, NotImplementedError):
     """The derivative asked for, such as one of second order, is not available."""
 
 
+class ProblemFileError(CvxLayerError, ValueError):
+    """A file that should define a problem cannot be read, or does not say which one."""
+
+
 class MissingDependencyError(CvxLayerError, ImportError):
     """An optional package is not installed; the message names the extra to install."""
 

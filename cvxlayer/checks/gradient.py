@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares the gradient of a layer with central finite differences.
+
+The function compared is L(θ) = Σ cᵢ xᵢ(θ) with random c, x the variables of the problem,
+along one random direction for each parameter. A difference is believed only where it has
+settled: halving the step no longer changes it, and both sides have the same slope. Where it
+settles at no step, the solution has a kink too near, and nothing is concluded there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cvxlayer.checks.report import GradientReport, GradientVerdict
+from cvxlayer.checks.sampling import Values
+from cvxlayer.compiler import CompiledProgram, ConeDerivative
+from cvxlayer.program.parameters import ParameterSpec
+from cvxlayer.solve.backend import AbstractBackend, Settings
+
+# Relative to the size of the parameter. Long steps average the solver's error away, which
+# for a curved constraint under a linear objective is the root of its tolerance.
+_STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
+_EPS = 1e-10
+# A difference has settled when halving its step changes it by no more, relative.
+_SETTLED = 1e-3
+# The gradient agrees when it is this close, relative, or within what halving changed.
+_TOLERANCE = 2e-3
+_UNCERTAINTIES = 10.0
+# Where the slopes to both sides differ by more, relative, the solution has a kink.
+_KINK = 0.1
+# Above, the derivative's linear system is singular: there is no unique derivative.
+_LARGE_ADJOINT_RESIDUAL = 1e-4
+# Slopes below this share of the natural one (L itself, for a doubling) count as zero.
+_FLOOR = 1e-3
+# Solutions below this are zero up to the solver's tolerance.
+_ZERO = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Function:
+    """θ ↦ L(θ) = Σ weights · outputs, at some instances, by solving.
+
+    Attributes:
+        program, backend, settings: what is solved, and how.
+        theta: the values, one row for each instance.
+        outputs: the solution there.
+        weights: one array for each output.
+    """
+
+    program: CompiledProgram
+    backend: AbstractBackend
+    settings: Settings
+    theta: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray, ...]
+
+    @property
+    def size(self) -> float:
+        """Typical size of L: that of its terms with the largest output, or with 1 for zero."""
+        largest = max((float(np.abs(x).max(initial=0.0)) for x in self.outputs), default=0.0)
+        num_terms = sum(x.shape[1] for x in self.outputs)
+        return (largest if largest > _ZERO else 1.0) * float(np.sqrt(num_terms))
+
+    def rise(
+        self, index: int, shifts: Float[np.ndarray, "shifts instances size"]
+    ) -> Float[np.ndarray, "shifts instances"]:
+        """Return how L changes when one parameter is shifted; NaN without a solution."""
+        num_shifts, num_instances = shifts.shape[:2]
+        moved = [np.tile(value, (num_shifts, 1)) for value in self.theta]
+        moved[index] = moved[index] + shifts.reshape(num_shifts * num_instances, -1)
+        outputs = self.program.solve(moved, backend=self.backend, settings=self.settings).outputs
+        total = np.zeros((num_shifts, num_instances))
+        for weight, base, output in zip(self.weights, self.outputs, outputs, strict=True):
+            total += np.sum(weight * (output.reshape(num_shifts, *base.shape) - base), axis=2)
+        return total
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Comparison:
+    """One direction at each instance: the slope by the gradient, and by differences.
+
+    Attributes:
+        error: |slope − difference|, relative.
+        uncertainty: what halving the step changed, relative; infinite where the slopes to
+            both sides differ.
+    """
+
+    error: Float[np.ndarray, " instances"]
+    uncertainty: Float[np.ndarray, " instances"]
+
+    @property
+    def has_settled(self) -> Bool[np.ndarray, " instances"]:
+        return self.uncertainty <= _SETTLED
+
+    @property
+    def agrees(self) -> Bool[np.ndarray, " instances"]:
+        return self.error <= np.maximum(_TOLERANCE, _UNCERTAINTIES * self.uncertainty)
+
+
+def check_gradient(
+    program: CompiledProgram,
+    values: Values,
+    backend: AbstractBackend,
+    derivative: ConeDerivative,
+    *,
+    num_instances: int = 8,
+    seed: int = 0,
+) -> GradientReport | None:
+    """Compare the vjp with central finite differences, parameter by parameter.
+
+    Args:
+        program: the compiled problem; its outputs are what is differentiated.
+        values: where; the first instances that have a solution are used.
+        backend: the solver, called with tight tolerances.
+        derivative: the engine whose derivative is checked.
+        num_instances: at most so many instances.
+        seed: of the random directions.
+
+    Returns:
+        The comparison; None if no instance has a solution or there is no parameter.
+    """
+    rng = np.random.default_rng(seed)
+    settings = Settings(eps_abs=_EPS, eps_rel=_EPS)
+    theta = _solved_instances(program, values, backend, settings, num_instances)
+    if theta is None or not program.parameters:
+        return None
+    solution = program.solve(theta, backend=backend, settings=settings)
+    weights = tuple(rng.standard_normal(output.shape) for output in solution.outputs)
+    function = _Function(program, backend, settings, theta, solution.outputs, weights)
+    gradients, residual = program.vjp(solution, weights, derivative=derivative)
+    residual = np.zeros(theta[0].shape[0]) if residual is None else residual
+    comparisons: dict[str, _Comparison] = {}
+    for index, (spec, gradient) in enumerate(zip(program.parameters, gradients, strict=True)):
+        assert gradient is not None
+        direction = _direction(spec, theta[index], rng)
+        slope = np.sum(gradient * direction, axis=1)
+        comparisons[spec.name] = _compare(function, index, direction, slope)
+    return _summarize(comparisons, residual)
+
+
+def solves_per_instance(num_parameters: int) -> int:
+    """Return how many solves `check_gradient` spends on one instance."""
+    return 4 * len(_STEPS) * num_parameters
+
+
+def _solved_instances(
+    program: CompiledProgram,
+    values: Values,
+    backend: AbstractBackend,
+    settings: Settings,
+    most: int,
+) -> tuple[np.ndarray, ...] | None:
+    """Return the values of the first instances with a solution, one row for each."""
+    solution = program.solve(values.rows, backend=backend, settings=settings, batch=values.batch)
+    chosen = np.flatnonzero(solution.has_solution)[:most]
+    if not len(chosen):
+        return None
+    spread = [np.broadcast_to(rows, (values.batch, rows.shape[1])) for rows in values.rows]
+    return tuple(np.ascontiguousarray(rows[chosen]) for rows in spread)
+
+
+def _direction(
+    spec: ParameterSpec, value: np.ndarray, rng: np.random.Generator
+) -> Float[np.ndarray, "instances size"]:
+    """Return random directions that keep a value in its domain, of the value's size."""
+    domain = spec.domain
+    direction = rng.standard_normal((value.shape[0], *spec.shape))
+    if domain.is_symmetric:
+        direction = 0.5 * (direction + direction.swapaxes(-1, -2))
+    if domain.is_diag:
+        direction = direction * np.eye(spec.shape[-1])
+    if domain.sparsity is not None:
+        direction = np.where(domain.sparsity, direction, 0.0)
+    direction = direction.reshape(value.shape)
+    finite = np.where(np.isfinite(value), value, 0.0)
+    size = np.sqrt(np.mean(finite**2, axis=1, keepdims=True)) if spec.size else 0.0
+    direction = direction * np.where(size > 0, size, 1.0)
+    # Entries at the end of what they may be, and infinite ones, stay.
+    reach = 2 * _STEPS[0] * np.abs(direction)
+    stays = ~np.isfinite(value)
+    if domain.is_nonneg or domain.is_pos or domain.is_nonpos or domain.is_neg:
+        stays |= np.abs(finite) < reach
+    for bound in (domain.lower, domain.upper):
+        if bound is not None:
+            stays |= np.abs(finite - np.broadcast_to(bound, spec.shape).ravel()) < reach
+    return np.where(stays, 0.0, direction)
+
+
+def _compare(
+    function: _Function, index: int, direction: np.ndarray, slope: np.ndarray
+) -> _Comparison:
+    """Compare at the step where, for each instance, halving changes the difference least."""
+    instances = len(slope)
+    uncertainty, error = np.full(instances, np.inf), np.full(instances, np.nan)
+    for step in _STEPS:
+        lengths = np.array([step, -step, step / 2, -step / 2])
+        up, down, half_up, half_down = function.rise(index, lengths[:, None, None] * direction)
+        coarse, fine = (up - down) / (2 * step), (half_up - half_down) / step
+        scale = np.maximum(np.maximum(np.abs(fine), np.abs(slope)), _FLOOR * function.size)
+        change = np.abs(coarse - fine) / scale
+        has_kink = np.abs(half_up + half_down) / (step / 2) > _KINK * scale
+        # A comparison with NaN is false, so rows without a solution are never better.
+        is_better = (change < uncertainty) & ~has_kink
+        uncertainty = np.where(is_better, change, uncertainty)
+        error = np.where(is_better, np.abs(fine - slope) / scale, error)
+    return _Comparison(error, uncertainty)
+
+
+def _summarize(comparisons: dict[str, _Comparison], residual: np.ndarray) -> GradientReport:
+    """Return the verdict over all directions that can be believed."""
+    is_unique = residual <= _LARGE_ADJOINT_RESIDUAL
+    believed = {name: c.has_settled & is_unique for name, c in comparisons.items()}
+    num_directions = sum(int(mask.sum()) for mask in believed.values())
+    worst = {
+        name: float(comparisons[name].error[mask].max()) if mask.any() else float("nan")
+        for name, mask in believed.items()
+    }
+    figures = [figure for figure in worst.values() if not np.isnan(figure)]
+    if not is_unique.any():
+        verdict = GradientVerdict.NOT_UNIQUE
+    elif not num_directions:
+        verdict = GradientVerdict.NOT_SMOOTH
+    elif all(c.agrees[believed[name]].all() for name, c in comparisons.items()):
+        verdict = GradientVerdict.AGREES
+    else:
+        verdict = GradientVerdict.DISAGREES
+    return GradientReport(
+        verdict,
+        max(figures, default=float("nan")),
+        worst,
+        num_directions,
+        len(comparisons) * int(is_unique.sum()) - num_directions,
+        len(is_unique),
+        int((~is_unique).sum()),
+        float(residual.max(initial=0.0)),
+    )
