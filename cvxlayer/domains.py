@@ -16,7 +16,8 @@ from cvxlayer.program.parameters import ParameterDomain
 
 _Stack = Float[np.ndarray, "rows ..."]
 _Verdict = Bool[np.ndarray, " rows"]
-_Rule = Callable[[np.ndarray, float], np.ndarray]
+# Which rows break the rule, or None where it is plain that none does.
+_Rule = Callable[[np.ndarray, float], np.ndarray | None]
 
 # What CVXPY itself tolerates when a value is assigned to a parameter.
 _ROUNDING = 1e-10
@@ -39,7 +40,7 @@ def find_violation(
     for field, rule, words in _RULES:
         if getattr(domain, field):
             wrong = rule(values, epsilon)
-            if wrong.any():
+            if wrong is not None and wrong.any():
                 return wrong, words
     if domain.lower is not None or domain.upper is not None:
         wrong = _is_out_of_bounds(domain, values, epsilon)
@@ -64,19 +65,22 @@ def _any_entry(entries: np.ndarray) -> _Verdict:
     return np.asarray(entries.any(axis=tuple(range(1, entries.ndim))))
 
 
-def _is_negative(values: _Stack, epsilon: float) -> _Verdict:
-    # Comparing with zero first keeps the usual case, no negative entry, to one pass.
-    negative = values < 0
-    return _any_entry(values < -_scale(values, epsilon)) if negative.any() else _any_entry(negative)
+def _is_negative(values: _Stack, epsilon: float) -> _Verdict | None:
+    if values.min(initial=0.0) >= 0:
+        return None
+    return _any_entry(values < -_scale(values, epsilon))
 
 
-def _is_positive(values: _Stack, epsilon: float) -> _Verdict:
+def _is_positive(values: _Stack, epsilon: float) -> _Verdict | None:
     return _is_negative(-values, epsilon)
 
 
-def _is_not_symmetric(values: _Stack, epsilon: float) -> _Verdict:
-    skew = np.abs(values - values.swapaxes(-1, -2))
-    return _any_entry(skew > _scale(values, epsilon))
+def _is_not_symmetric(values: _Stack, epsilon: float) -> _Verdict | None:
+    transposed = values.swapaxes(-1, -2)
+    # Usually symmetric to the last bit, and then there is nothing to measure.
+    if (values == transposed).all():
+        return None
+    return _any_entry(np.abs(values - transposed) > _scale(values, epsilon))
 
 
 def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
@@ -84,17 +88,25 @@ def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
     return _any_entry((np.abs(values) > _scale(values, epsilon)) & off_diagonal)
 
 
-def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict:
+def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict | None:
+    if _is_positive_definite(values):
+        return None
     dimension = values.shape[-1]
     rounding = max(_EIGENVALUE_ROUNDING, 8 * dimension * epsilon)
     shift = rounding * np.max(np.abs(values), axis=(-1, -2), initial=1.0, keepdims=True)
-    shifted = 0.5 * (values + values.swapaxes(-1, -2)) + shift * np.eye(dimension)
+    shifted = values + shift * np.eye(dimension)
+    if _is_positive_definite(shifted):
+        return None
+    return np.linalg.eigvalsh(shifted).min(axis=-1, initial=np.inf) < 0
+
+
+def _is_positive_definite(values: _Stack) -> bool:
+    """Tell whether every matrix is: usually so, and many times cheaper than eigenvalues."""
     try:
-        # Many times cheaper than eigenvalues, and it succeeds unless some row is at fault.
-        np.linalg.cholesky(shifted)
+        np.linalg.cholesky(values)
     except np.linalg.LinAlgError:
-        return np.linalg.eigvalsh(shifted).min(axis=-1, initial=np.inf) < 0
-    return np.zeros(values.shape[0], dtype=bool)
+        return False
+    return True
 
 
 def _is_not_integer(values: _Stack, epsilon: float) -> _Verdict:

@@ -217,8 +217,10 @@ def _as_tensors(
     for rule, value in zip(evaluator.rules, values, strict=True):
         if isinstance(value, torch.Tensor):
             _check_tensor(rule.spec.name, value, first)
-            first = value if first is None else first
-            dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
+            if first is None:
+                first, dtype = value, value.dtype
+            elif value.dtype is not dtype:
+                dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
         elif not isinstance(value, int | float):
             raise ParameterValueError(
                 f"The value of `{rule.spec.name}` is a {type(value).__name__}; this layer "
