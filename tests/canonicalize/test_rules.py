@@ -25,8 +25,8 @@ NOT_DPP: list[tuple[str, cp.Problem, str]] = [
     (
         "a product of parameters in a constraint",
         cp.Problem(cp.Minimize(square), [x >= 0, x <= 1, (gamma * W) @ x <= b]),
-        r"^Constraint 2, `.*`, multiplies the parameters `gamma` and `W` in `gamma \* W`\. DPP "
-        r"allows .* not a parameter times a parameter\. .*for the product `gamma \* W`\.",
+        r"^Constraint 2, `.*`, multiplies the parameters `gamma` and `W` in `gamma [*@] W`\. DPP "
+        r"allows .* not a parameter times a parameter\. .*for the product `gamma [*@] W`\.",
     ),
     (
         "a product of parameters and a variable",
