@@ -13,7 +13,7 @@ CPP    := $(filter %.cpp %.hpp %.inc,$(NATIVE))
 READY  := $(VENV)/.ready
 INSTALL = $(BIN)/pip install --quiet --no-build-isolation --editable
 
-.PHONY: setup format lint types test native docs bench check demo sanitize clean
+.PHONY: setup format lint types test native docs bench check demo sanitize oldest clean
 
 setup: $(READY)
 
@@ -77,6 +77,17 @@ sanitize: $(READY)
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $(BIN)/python -m pytest tests/solve tests/differentiate -k native $(PYTEST_ARGS)
+
+# The tests against the oldest releases that pyproject.toml admits (cvxpy 1.7.0 was withdrawn),
+# without PyTorch: what needs a framework is skipped.
+OLD := .venv-oldest/bin
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	$(OLD)/pip install --quiet cvxpy==1.7.1 numpy==1.26.4 scipy==1.13.0 clarabel==0.11.0 \
+	  jaxtyping==0.2.34 pytest pytest-xdist hypothesis beartype scikit-learn \
+	  'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmeel-eigen>=3.4' 'cmake>=3.26' 'ninja>=1.11'
+	$(OLD)/pip install --quiet --no-build-isolation -C build-dir=build/oldest --editable '.[cli]'
+	$(OLD)/python -m pytest -n $(WORKERS) --ignore tests/benchmarks $(PYTEST_ARGS)
 
 clean:
 	rm -rf build docs/_build output
