@@ -25,6 +25,9 @@ from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 
+_LAST_WITH_SOLUTION = int(Status.INACCURATE)
+
+
 @runtime_checkable
 class ConeDerivative(Protocol):
     """What differentiates solutions of cone programs; see `differentiate`."""
@@ -59,6 +62,7 @@ class ProgramSolution:
         batch: the cone programs.
         cone: their solutions, in canonical scaling.
         has_solution: which instances have one.
+        failed: which have none; None if every one has.
         outputs: for each output, (batch, size) in user scaling and C order; NaN in rows
             without a solution.
         settings: those of the solve.
@@ -69,6 +73,7 @@ class ProgramSolution:
     batch: ConeProgramBatch
     cone: ConeSolution
     has_solution: Bool[np.ndarray, " batch"]
+    failed: Bool[np.ndarray, " batch"] | None
     outputs: tuple[Float[np.ndarray, "batch _"], ...]
     settings: Settings
 
@@ -81,7 +86,8 @@ class ProgramSolution:
         program = self.program.program
         value = objective_value(self.batch, self.cone.x)
         value += program.objective_constant.evaluate(program.stack(self.values))
-        value[~self.has_solution] = np.nan
+        if self.failed is not None:
+            value[self.failed] = np.nan
         value[self.cone.status == Status.INFEASIBLE] = np.inf
         value[self.cone.status == Status.UNBOUNDED] = -np.inf
         return self.program.recovery.sign * value
@@ -96,7 +102,7 @@ class ProgramSolution:
             ValueError: the problem does not contain the constraint.
         """
         return tuple(
-            self.program.read(self.cone, self.has_solution, self.program.recovery.duals[place])
+            _read(self.cone, self.failed, self.program.recovery.duals[place])
             for place in self.program.recovery.find_duals(constraint)
         )
 
@@ -161,10 +167,11 @@ class CompiledProgram:
         settings = settings or Settings()
         cone_programs = self.program.evaluate(values, batch)
         cone = backend.solve(self._prepare(backend), cone_programs, settings)
-        has_solution = cone.status <= Status.INACCURATE
-        outputs = tuple(self.read(cone, has_solution, output) for output in self.recovery.outputs)
+        has_solution = cone.status <= _LAST_WITH_SOLUTION
+        failed = None if has_solution.all() else ~has_solution
+        outputs = tuple(_read(cone, failed, output) for output in self.recovery.outputs)
         return ProgramSolution(
-            self, tuple(values), cone_programs, cone, has_solution, outputs, settings
+            self, tuple(values), cone_programs, cone, has_solution, failed, outputs, settings
         )
 
     def vjp(
@@ -225,15 +232,6 @@ class CompiledProgram:
             )
         return tuple(values_bar), residual
 
-    def read(
-        self, cone: ConeSolution, has_solution: np.ndarray, output: RecoveredOutput
-    ) -> Float[np.ndarray, "batch size"]:
-        """Return one output of each instance, NaN where there is no solution."""
-        rows = output.read(cone.x, cone.y)
-        if not has_solution.all():
-            rows[~has_solution] = np.nan
-        return rows
-
     def _canonical_cotangents(
         self,
         solution: ProgramSolution,
@@ -248,10 +246,10 @@ class CompiledProgram:
             cotangents += dual_bars
         shape = solution.batch.structure.num_variables, solution.batch.structure.num_rows
         x_bar, y_bar = self.recovery.adjoint(solution.batch.size, *shape, outputs, cotangents)
-        if not solution.has_solution.all():
+        if solution.failed is not None:
             for bar in (x_bar, y_bar):
                 if bar is not None:
-                    bar[~solution.has_solution] = 0.0
+                    bar[solution.failed] = 0.0
         return x_bar, y_bar
 
     def _prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
@@ -273,6 +271,16 @@ class CompiledProgram:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledProgram:
         return self  # immutable
+
+
+def _read(
+    cone: ConeSolution, failed: np.ndarray | None, output: RecoveredOutput
+) -> Float[np.ndarray, "batch size"]:
+    """Return one output of each instance, NaN where there is no solution."""
+    rows = output.read(cone.x, cone.y)
+    if failed is not None:
+        rows[failed] = np.nan
+    return rows
 
 
 def compile_problem(

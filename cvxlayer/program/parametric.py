@@ -67,7 +67,7 @@ class AffineMap:
         """Whether no parameter touches any entry."""
         return not self.parts
 
-    @property
+    @functools.cached_property
     def parameters(self) -> tuple[int, ...]:
         """Indices of the parameters that touch some entry."""
         return tuple(index for index, _ in self.parts)

@@ -9,7 +9,6 @@ reading from them, hence the padding of rows that are empty.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -177,11 +176,12 @@ class SparseMap:
         return self.forward.times(points, base)
 
 
-def _blocks(num_points: int, num_rows: int) -> Iterator[slice]:
-    """Yield slices of points whose images fit into the cache together."""
+def _blocks(num_points: int, num_rows: int) -> tuple[slice, ...]:
+    """Return slices of points whose images fit into the cache together."""
     step = max(1, _BLOCK_ENTRIES // max(num_rows, 1))
-    for start in range(0, num_points, step):
-        yield slice(start, min(start + step, num_points))
+    if num_points <= step:
+        return (slice(0, num_points),)
+    return tuple(slice(i, min(i + step, num_points)) for i in range(0, num_points, step))
 
 
 def _tidy(matrix: Any) -> Any:
