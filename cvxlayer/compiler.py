@@ -24,7 +24,6 @@ from cvxlayer.program.recovery import RecoveredOutput, Recovery
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
-
 _LAST_WITH_SOLUTION = int(Status.INACCURATE)
 
 
