@@ -160,7 +160,7 @@ def draw_digits(figure: Any, results: Results, shown: list[int]) -> None:
         quality = "" if is_clean else f"\n{results.mean_decibels(name):.1f} dB"
         line[0].set_ylabel(f"{name}{quality}", rotation=0, ha="right", va="center", labelpad=8)
         for axis, image, target in zip(line, images[shown], results.clean[shown], strict=True):
-            axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+            axis.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_color(FAINT)
             title = "" if is_clean else f"{decibels(image, target).item():.1f}"
@@ -185,7 +185,7 @@ def draw_history(axis: Any, results: Results) -> None:
 
 def draw_weights(axis: Any, noisy: torch.Tensor, across: torch.Tensor, down: torch.Tensor) -> None:
     """The weights the network chose for one noisy image: a thick line holds two pixels together."""
-    axis.imshow(noisy, cmap="gray_r", vmin=0, vmax=1.6)
+    axis.imshow(noisy.numpy(), cmap="gray_r", vmin=0, vmax=1.6)
     for weights, shift in ((across, (0, 1)), (down, (1, 0))):
         for (row, column), weight in np.ndenumerate(weights.numpy()):
             x, y = (column, column + shift[1]), (row, row + shift[0])

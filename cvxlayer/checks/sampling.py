@@ -192,9 +192,10 @@ def read_values(
 
 def _load_archive(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with archive:
             return {name: _as_float(path, name, archive[name]) for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, ParameterValueError):

@@ -63,8 +63,8 @@ def _advice(solution: ProgramSolution, values: Values) -> str | None:
     which = (
         f"No instance has a solution: {share} are {status.name}."
         if failed.all()
-        else f"{num_failed} of {values.batch} instances have no solution: {share} are {status.name}, "
-        f"the first at index {int(np.argmax(failed))}."
+        else f"{num_failed} of {values.batch} instances have no solution: {share} are "
+        f"{status.name}, the first at index {int(np.argmax(failed))}."
     )
     if values.is_given:
         return f"{which} {_REMEDIES[status]}"
