@@ -18,19 +18,24 @@ struct ConeScaling {
 
   const StructureView* structure;
   V* h;                 // H of linear rows, 0 for equalities
+  V *inverse_s, *inverse_y;  // of inequality rows; divisions are what these rows cost
   V *w, *eta, *lambda;  // second-order cones: W = η W(w)
   V* scratch;
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
-    for (V** pointer : {&h, &w, &lambda, &scratch}) *pointer = arena.take<V>(view.m);
+    for (V** pointer : {&h, &inverse_s, &inverse_y, &w, &lambda, &scratch}) *pointer = arena.take<V>(view.m);
     eta = arena.take<V>(view.num_cones);
   }
 
   /// Scale at (s, y), both inside.
   void update(const V* s, const V* y) {
     for (int i = 0; i < num_zero(); ++i) h[i] = V{};
-    for (int i = num_zero(); i < num_linear(); ++i) h[i] = s[i] / y[i];
+    for (int i = num_zero(); i < num_linear(); ++i) {
+      inverse_s[i] = 1.0 / s[i];
+      inverse_y[i] = 1.0 / y[i];
+      h[i] = s[i] * inverse_y[i];
+    }
     for (int k = 0; k < structure->num_cones; ++k) {
       const int size = structure->cone_size[k];
       Soc::scaling_point(cone(s, k), cone(y, k), size, cone(w, k), eta[k]);
@@ -94,9 +99,9 @@ struct ConeScaling {
   }
 
   /// shift = W (λ \ (λ∘λ + (W⁻¹ds)∘(W dy) − center·e)) on the inequality rows.
-  void corrector(const V* s, const V* y, const V* ds, const V* dy, V center, V* shift) {
+  void corrector(const V* s, const V* ds, const V* dy, V center, V* shift) {
     for (int i = num_zero(); i < num_linear(); ++i) {
-      shift[i] = (s[i] * y[i] + ds[i] * dy[i] - center) / y[i];
+      shift[i] = s[i] + (ds[i] * dy[i] - center) * inverse_y[i];
     }
     for (int k = 0; k < structure->num_cones; ++k) {
       cone_corrector(k, cone(ds, k), cone(dy, k), center, cone(shift, k));
@@ -108,7 +113,7 @@ struct ConeScaling {
     // 1/α = max(−du/u) needs no branch on the sign of du.
     V inverse = 1.0 / limit;
     for (int i = num_zero(); i < num_linear(); ++i) {
-      inverse = O::max(inverse, O::max(-ds[i] / s[i], -dy[i] / y[i]));
+      inverse = O::max(inverse, O::max(-ds[i] * inverse_s[i], -dy[i] * inverse_y[i]));
     }
     V alpha = 1.0 / inverse;
     for (int k = 0; k < structure->num_cones; ++k) {

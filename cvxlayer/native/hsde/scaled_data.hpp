@@ -17,6 +17,7 @@ struct ScaledData {
 
   const StructureView* structure;
   V *P, *q, *A, *b, *d, *e;
+  V *inverse_e, *inverse_kd;  // 1/e and 1/(k d): residuals back to the user's units
   V cost;
   bool has_erased_rows[L::width] = {};
 
@@ -28,6 +29,8 @@ struct ScaledData {
     b = arena.take<V>(view.m);
     d = arena.take<V>(view.n);
     e = arena.take<V>(view.m);
+    inverse_e = arena.take<V>(view.m);
+    inverse_kd = arena.take<V>(view.n);
   }
 
   /// Put one instance, scaled, into one lane. A and (d, e) are skipped when `matrices_ready`:
@@ -42,6 +45,7 @@ struct ScaledData {
     O::set(cost, lane, k);
     for (int j = 0; j < s.n; ++j) {
       const double kd = k * scale_d[j];
+      O::set(inverse_kd[j], lane, 1.0 / kd);
       O::set(q[j], lane, kd * data.q.at(row, j));
       for (int t = s.P_start[j]; t < s.P_start[j + 1]; ++t) {
         O::set(P[t], lane, kd * scale_d[s.P_row[t]] * data.P.at(row, t));
@@ -54,7 +58,10 @@ struct ScaledData {
           O::set(A[t], lane, scale_e[s.A_row[t]] * scale_d[j] * data.A.at(row, t));
         }
       }
-      for (int i = 0; i < s.m; ++i) O::set(e[i], lane, scale_e[i]);
+      for (int i = 0; i < s.m; ++i) {
+        O::set(e[i], lane, scale_e[i]);
+        O::set(inverse_e[i], lane, 1.0 / scale_e[i]);
+      }
     }
     has_erased_rows[lane] = false;
     for (int i = 0; i < s.m; ++i) {

@@ -225,7 +225,7 @@ struct HsdeSolver {
     V p_residual{}, p_scale{}, d_residual{}, d_scale{}, q_norm{}, b_norm{};
     V aty_norm{}, px_norm{}, axs_norm{};  // equilibrated
     for (int i = 0; i < v.m; ++i) {
-      const V unscale = 1.0 / data.e[i];
+      const V unscale = data.inverse_e[i];
       p_residual = O::max(p_residual, O::abs(ry[i]) * unscale);
       b_norm = O::max(b_norm, O::abs(data.b[i]) * unscale);
       p_scale = O::max(p_scale, O::max(O::abs(Ax[i]), O::abs(s[i])) * unscale);
@@ -233,7 +233,7 @@ struct HsdeSolver {
     }
     const V inverse_cost = 1.0 / data.cost, inverse_tau = 1.0 / tau;
     for (int j = 0; j < v.n; ++j) {
-      const V unscale = inverse_cost / data.d[j];
+      const V unscale = data.inverse_kd[j];
       d_residual = O::max(d_residual, O::abs(rx[j]) * unscale);
       q_norm = O::max(q_norm, O::abs(data.q[j]) * unscale);
       d_scale = O::max(d_scale, O::max(O::abs(Px[j]), O::abs(Aty[j])) * unscale);
@@ -405,7 +405,7 @@ struct HsdeSolver {
     compute_denominator();
     for (int i = num_zero(); i < structure->m; ++i) shift[i] = s[i];
     combine(O::splat(1.0), tau * kappa);
-    for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] / y[i];
+    for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] * scaling.inverse_y[i];
     const V alpha = O::min(step_length(), O::splat(1.0));
     const V left = 1.0 - alpha;
     sigma = left * left * left;
@@ -414,7 +414,7 @@ struct HsdeSolver {
   void combined_step(const SolveSettings& settings) {
     const StructureView& v = *structure;
     const V center = sigma * mu, keep = 1.0 - sigma;
-    scaling.corrector(s, y, ds, dy, center, shift);
+    scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
     for (int j = 0; j < v.n; ++j) x1[j] = -keep * rx[j];
     for (int i = 0; i < num_zero(); ++i) y1[i] = -keep * ry[i];
