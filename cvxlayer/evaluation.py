@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
+import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -171,7 +173,7 @@ class Evaluation:
             f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
             "solution; a small quadratic term in the objective usually makes it unique.",
             DerivativeWarning,
-            stacklevel=2,
+            stacklevel=_levels_to_caller(),
         )
 
     def _batch_index(self, row: int) -> int | tuple[int, ...]:
@@ -299,6 +301,19 @@ def _rules(program: CompiledProgram) -> tuple[InputRule, ...]:
     return tuple(InputRule.of(*pair) for pair in zip(program.parameters, sides, strict=False))
 
 
+def _levels_to_caller() -> int:
+    """Return the `stacklevel` at which a warning points at the code that called the layer."""
+    # Level 0 is this function itself.
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and _package(frame) in ("cvxlayer", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _package(frame: types.FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
 def _warn_inaccurate(solution: ProgramSolution) -> None:
     cone = solution.cone
     inaccurate = cone.status == Status.INACCURATE
@@ -310,5 +325,5 @@ def _warn_inaccurate(solution: ProgramSolution) -> None:
             f"their worst residual is {residuals[inaccurate].max():.1e}. Their values are "
             "returned; for more accuracy raise `max_iters` or rescale the problem.",
             InaccurateWarning,
-            stacklevel=2,
+            stacklevel=_levels_to_caller(),
         )

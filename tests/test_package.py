@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import cvxlayer
 from cvxlayer import Layer
 from tests.catalog.problems import case_named
@@ -43,3 +45,21 @@ def test_the_version_is_that_of_the_project():
 def test_every_public_name_exists_and_is_documented():
     for name in cvxlayer.__all__:
         assert getattr(cvxlayer, name).__doc__, name
+
+
+def test_a_warning_points_at_the_code_that_called_the_layer(tmp_path):
+    pytest.importorskip("torch")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import warnings, cvxpy as cp, torch\n"
+        "from cvxlayer.torch import Layer\n"
+        "x, total = cp.Variable(2), cp.Parameter()\n"
+        "layer = Layer(cp.Problem(cp.Minimize(cp.square(cp.sum(x) - total))), [total], [x])\n"
+        "value = torch.ones((), requires_grad=True)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    layer(value)[0][0].backward()\n"
+        "print(*((w.category.__name__, w.filename, w.lineno) for w in caught))\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(("DerivativeWarning", str(script), 8))
