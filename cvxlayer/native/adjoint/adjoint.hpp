@@ -165,7 +165,7 @@ struct Adjoint {
       for (int i = begin; i < end; ++i) t_m[i] = data.b[i] - t_m[i] - slack_of_row[i];
       Soc::apply(root_spectrum[k], cone(v, k), cone(t_m, k), end - begin, cone(r_m, k));
     }
-    kkt.template solve<1>({r_n}, {r_m});
+    kkt.solve_in_place(r_n, r_m);
     for (int i = view.num_zero; i < num_linear(); ++i) {
       const M active = O::gt(r_m[i], -0.5 * O::max(y[i], tiny));
       root[i] = O::select(unclassified, O::select(active, O::splat(1.0), V{}), root[i]);
@@ -286,7 +286,7 @@ struct Adjoint {
     V residual = O::splat(1.0);
     M running = valid;
     for (int pass = 0; pass < kMaxRefinements && O::any(running); ++pass) {
-      kkt.template solve<1>({r_n}, {r_m});
+      kkt.solve_in_place(r_n, r_m);
       for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, r_n[j], V{});
       for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, r_m[i], V{});
       multiply(u_n, u_m, c_n, c_m);
@@ -322,7 +322,7 @@ struct Adjoint {
     for (int i = 0; i < view.m; ++i) {
       r_m[i] = i < num_linear() ? root[i] * scattered() : V{};
     }
-    kkt.template solve<1>({r_n}, {r_m});
+    kkt.solve_in_place(r_n, r_m);
     V largest{};
     for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(r_m[i] * root[i]));
     const M suspicious = valid & ~O::lt(largest, O::splat(kDependent));

@@ -77,6 +77,30 @@ struct ConeScaling {
     }
   }
 
+  /// ds = −shift − H dy on the inequality rows, 0 on equalities.
+  void complete(const V* dy, const V* shift, V* ds) const {
+    for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
+    for (int i = num_zero(); i < num_linear(); ++i) ds[i] = -shift[i] - h[i] * dy[i];
+    for (int k = 0; k < structure->num_cones; ++k) {
+      const int begin = structure->cone_start[k], size = structure->cone_size[k];
+      for (int i = begin; i < begin + size; ++i) ds[i] = -shift[i];
+      Soc::add_squared(cone(w, k), eta[k], cone(dy, k), size, -1.0, cone(ds, k));
+    }
+  }
+
+  /// vᵀH v.
+  V squared_norm(const V* v) const {
+    V sum{};
+    for (int i = num_zero(); i < num_linear(); ++i) sum += h[i] * v[i] * v[i];
+    for (int k = 0; k < structure->num_cones; ++k) {
+      const int size = structure->cone_size[k];
+      V* part = cone(scratch, k);
+      Soc::template multiply_scaling<1>(cone(w, k), eta[k], cone(v, k), size, part);
+      for (int i = 0; i < size; ++i) sum += part[i] * part[i];
+    }
+    return sum;
+  }
+
   /// Move the chosen lanes of a point along (1, e₁) until it lies well inside.
   void shift_into_cone(V* point, M chosen) const {
     const StructureView& v = *structure;

@@ -48,9 +48,14 @@ struct HsdeSolver {
   // Iterate, products and residuals; residuals carry the scaling of the data.
   V *x, *y, *s, tau, kappa;
   V *Px, *Aty, *Ax, *rx, *ry, r_tau;
+  // Infinity norms: residuals and their largest terms in the user's units (times τ), and the
+  // products that certificates need in equilibrated ones.
+  struct Norms {
+    V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s;
+  } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
-  V *work_n, *work_m, *rhs_n, *rhs_m, *scratch_n, *scratch_m;
+  V *work_n, *work_m, *scratch_n, *scratch_m;
   V d_tau, d_kappa, mu, sigma;
   // Best iterate so far, unscaled merit.
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
@@ -67,10 +72,10 @@ struct HsdeSolver {
     scaling.lay_out(view, arena);
     const int n = view.n, m = view.m;
     V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n,
-                        &rhs_n, &scratch_n, &best_x};
+                        &scratch_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
     V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift,
-                        &work_m, &rhs_m, &scratch_m, &best_y, &best_s, &affine_change};
+                        &work_m, &scratch_m, &best_y, &best_s, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -204,46 +209,47 @@ struct HsdeSolver {
   }
 
   // ---------------------------------------------------------------- residuals and stopping
+  /// Products, residuals and, in the same pass over memory, every norm that stopping needs.
   void update_residuals() {
     const StructureView& v = *structure;
     data.multiply_P(x, Px);
     data.multiply_At(y, Aty);
     data.multiply_A(x, Ax);
-    for (int j = 0; j < v.n; ++j) rx[j] = Px[j] + Aty[j] + data.q[j] * tau;
-    for (int i = 0; i < v.m; ++i) ry[i] = Ax[i] + s[i] - data.b[i] * tau;
-    x_P_x = dot(x, Px, v.n);
-    q_x = dot(data.q, x, v.n);
-    b_y = dot(data.b, y, v.m);
+    norms = Norms{};
+    x_P_x = q_x = b_y = V{};
+    V s_y{};
+    for (int j = 0; j < v.n; ++j) {
+      const V unscale = data.inverse_kd[j], q = data.q[j], px = Px[j], aty = Aty[j];
+      rx[j] = px + aty + q * tau;
+      x_P_x += x[j] * px;
+      q_x += x[j] * q;
+      norms.dual = O::max(norms.dual, O::abs(rx[j]) * unscale);
+      norms.q = O::max(norms.q, O::abs(q) * unscale);
+      norms.dual_terms = O::max(norms.dual_terms, O::max(O::abs(px), O::abs(aty)) * unscale);
+      norms.Px = O::max(norms.Px, O::abs(px));
+      norms.Aty = O::max(norms.Aty, O::abs(aty));
+    }
+    for (int i = 0; i < v.m; ++i) {
+      const V unscale = data.inverse_e[i], b = data.b[i], ax = Ax[i], slack = s[i];
+      ry[i] = ax + slack - b * tau;
+      b_y += b * y[i];
+      s_y += slack * y[i];  // s is exactly 0 on equality rows
+      norms.primal = O::max(norms.primal, O::abs(ry[i]) * unscale);
+      norms.b = O::max(norms.b, O::abs(b) * unscale);
+      norms.primal_terms = O::max(norms.primal_terms, O::max(O::abs(ax), O::abs(slack)) * unscale);
+      norms.Ax_s = O::max(norms.Ax_s, O::abs(ax + slack));
+    }
     r_tau = x_P_x / tau + q_x + b_y + kappa;
-    mu = (dot(s + num_zero(), y + num_zero(), v.m - num_zero()) + tau * kappa) *
-         (1.0 / (v.degree + 1));
+    mu = (s_y + tau * kappa) * (1.0 / (v.degree + 1));
   }
 
   /// Residuals in user scaling, the merit (≤ 1 when solved) and both certificates (> 0).
   void measure(const SolveSettings& settings, V& certificate_y, V& certificate_x) {
-    const StructureView& v = *structure;
-    V p_residual{}, p_scale{}, d_residual{}, d_scale{}, q_norm{}, b_norm{};
-    V aty_norm{}, px_norm{}, axs_norm{};  // equilibrated
-    for (int i = 0; i < v.m; ++i) {
-      const V unscale = data.inverse_e[i];
-      p_residual = O::max(p_residual, O::abs(ry[i]) * unscale);
-      b_norm = O::max(b_norm, O::abs(data.b[i]) * unscale);
-      p_scale = O::max(p_scale, O::max(O::abs(Ax[i]), O::abs(s[i])) * unscale);
-      axs_norm = O::max(axs_norm, O::abs(Ax[i] + s[i]));
-    }
     const V inverse_cost = 1.0 / data.cost, inverse_tau = 1.0 / tau;
-    for (int j = 0; j < v.n; ++j) {
-      const V unscale = data.inverse_kd[j];
-      d_residual = O::max(d_residual, O::abs(rx[j]) * unscale);
-      q_norm = O::max(q_norm, O::abs(data.q[j]) * unscale);
-      d_scale = O::max(d_scale, O::max(O::abs(Px[j]), O::abs(Aty[j])) * unscale);
-      px_norm = O::max(px_norm, O::abs(Px[j]));
-      aty_norm = O::max(aty_norm, O::abs(Aty[j]));
-    }
-    p_scale = O::max(p_scale * inverse_tau, b_norm);
-    d_scale = O::max(d_scale * inverse_tau, q_norm);
-    primal_residual = p_residual * inverse_tau;
-    dual_residual = d_residual * inverse_tau;
+    const V p_scale = O::max(norms.primal_terms * inverse_tau, norms.b);
+    const V d_scale = O::max(norms.dual_terms * inverse_tau, norms.q);
+    primal_residual = norms.primal * inverse_tau;
+    dual_residual = norms.dual * inverse_tau;
     const V quadratic = x_P_x * inverse_tau * inverse_tau;
     const V linear = q_x * inverse_tau, dual_linear = b_y * inverse_tau;
     gap = O::abs(quadratic + linear + dual_linear) * inverse_cost;
@@ -264,15 +270,16 @@ struct HsdeSolver {
     const double eps = settings.eps_infeasible;
     const M certain = finite & O::le(tau, kappa);
     const V one = O::splat(1.0), none = O::splat(-1.0);
-    certificate_y = O::select(O::lt(aty_norm, -eps * b_y) & certain, one, none);
-    certificate_x = O::select(O::lt(O::max(px_norm, axs_norm), -eps * q_x) & certain, one, none);
+    certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & certain, one, none);
+    certificate_x = O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & certain, one, none);
     keep_best();
   }
 
   void keep_best() {
-    // A starting lane has no iterate yet; NaN merits compare false.
-    const M better = O::lt(merit, best_merit) & ~is_starting;
-    if (!O::any(better & O::lt(merit, O::splat(1e6)))) return;
+    // Only what could be returned as inaccurate; NaN merits compare false.
+    const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(kInaccurateFactor)) &
+                     O::gt(merit, O::splat(1.0)) & ~is_starting;
+    if (!O::any(better)) return;
     for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
     for (int i = 0; i < structure->m; ++i) {
       best_y[i] = O::select(better, y[i], best_y[i]);
@@ -296,46 +303,49 @@ struct HsdeSolver {
     kkt.factor.factorize(kRegularization);
   }
 
-  /// Solve K (u, v) = (u, v) in place; in careful mode refine against the unregularized K.
-  void solve_one(const SolveSettings& settings, V* u, V* v) {
-    if (!settings.careful) {
-      kkt.template solve<1>({u}, {v});
-      return;
-    }
+  /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K.
+  template <class Top, class Bottom>
+  void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
     const StructureView& view = *structure;
-    for (int j = 0; j < view.n; ++j) rhs_n[j] = u[j];
-    for (int i = 0; i < view.m; ++i) rhs_m[i] = v[i];
-    kkt.template solve<1>({u}, {v});
     for (int pass = 0; pass < kCarefulRefinements; ++pass) {
       data.multiply_P(u, work_n);
       data.multiply_At(v, scratch_n);
-      for (int j = 0; j < view.n; ++j) work_n[j] = rhs_n[j] - work_n[j] - scratch_n[j];
+      for (int j = 0; j < view.n; ++j) work_n[j] = top(j) - work_n[j] - scratch_n[j];
       scaling.multiply(v, work_m);
       data.multiply_A(u, scratch_m);
-      for (int i = 0; i < view.m; ++i) work_m[i] = rhs_m[i] - scratch_m[i] + work_m[i];
-      kkt.template solve<1>({work_n}, {work_m});
+      for (int i = 0; i < view.m; ++i) work_m[i] += bottom(i) - scratch_m[i];
+      kkt.solve_in_place(work_n, work_m);
       for (int j = 0; j < view.n; ++j) u[j] += work_n[j];
       for (int i = 0; i < view.m; ++i) v[i] += work_m[i];
     }
   }
 
   void solve_constant_and_affine(const SolveSettings& settings) {
-    const StructureView& v = *structure;
-    // A starting lane without P solves for (0, b) here; with P the constant part is enough.
-    for (int j = 0; j < v.n; ++j) {
-      x2[j] = -data.q[j];
-      x1[j] = O::select(is_starting, V{}, -rx[j]);
-    }
-    for (int i = 0; i < v.m; ++i) {
-      y2[i] = data.b[i];
-      y1[i] = O::select(is_starting, data.b[i], s[i] - ry[i]);
-    }
+    // A starting lane without P solves for (0, b) beside (−q, b); with P the latter is enough.
+    const auto affine_top = [this](int j) { return O::select(is_starting, V{}, -rx[j]); };
+    const auto affine_bottom = [this](int i) {
+      return O::select(is_starting, data.b[i], s[i] - ry[i]);
+    };
+    const auto constant_top = [this](int j) { return -data.q[j]; };
+    const auto constant_bottom = [this](int i) { return data.b[i]; };
+    kkt.template solve<2>(
+        [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
+        [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
+        {y1, y2});
     if (settings.careful) {
-      solve_one(settings, x1, y1);
-      solve_one(settings, x2, y2);
-    } else {
-      kkt.template solve<2>({x1, x2}, {y1, y2});
+      refine(affine_top, affine_bottom, x1, y1);
+      refine(constant_top, constant_bottom, x2, y2);
     }
+  }
+
+  void solve_corrector(const SolveSettings& settings, V keep) {
+    const auto top = [this, keep](int j) { return -keep * rx[j]; };
+    const auto bottom = [this, keep](int i) {
+      return i < num_zero() ? -keep * ry[i] : shift[i] - keep * ry[i];
+    };
+    kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
+                          {x1}, {y1});
+    if (settings.careful) refine(top, bottom, x1, y1);
   }
 
   /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).
@@ -358,36 +368,29 @@ struct HsdeSolver {
   // ----------------------------------------------------------------------------- directions
   /// (dx, dy, dτ) from the solved parts, ds and dκ from complementarity:
   ///   ds = −shift − H dy,   dκ = −(complement + κ dτ)/τ.
-  void combine(V scale, V complement) {
+  /// Returns the longest step along them, at most 1e10.
+  V combine(V scale, V complement, const V* shifts) {
     const StructureView& v = *structure;
     const V inverse_tau = 1.0 / tau;
     const V numerator = scale * r_tau - complement * inverse_tau + dot(gradient, x1, v.n) +
                         dot(data.b, y1, v.m);
     d_tau = numerator / denominator;
+    d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    scaling.multiply(dy, ds);
-    for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
-    for (int i = num_zero(); i < v.m; ++i) ds[i] = -shift[i] - ds[i];
-    d_kappa = -(complement + kappa * d_tau) * inverse_tau;
+    scaling.complete(dy, shifts, ds);
+    const V scalars = O::max(-d_tau * inverse_tau, -d_kappa / kappa);
+    return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
   }
 
   /// κ/τ + ‖x₂ − x/τ‖²_P + ‖y₂‖²_H: the coefficient of dτ as a sum of positive terms.
   void compute_denominator() {
     const StructureView& v = *structure;
     const V inverse_tau = 1.0 / tau;
+    V largest{}, rhs = O::splat(1.0), squares{};
     for (int j = 0; j < v.n; ++j) {
       gradient[j] = 2.0 * Px[j] * inverse_tau + data.q[j];
       dx[j] = x2[j] - x[j] * inverse_tau;
-    }
-    data.multiply_P(dx, work_n);
-    scaling.multiply(y2, work_m);
-    denominator = kappa * inverse_tau + dot(dx, work_n, v.n) + dot(y2, work_m, v.m);
-    // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
-    // an error of the solve where that system is close to the true one, and part of the
-    // equation where the true one has no solution, as for an unbounded problem.
-    V largest{}, rhs = O::splat(1.0), squares{};
-    for (int j = 0; j < v.n; ++j) {
       largest = O::max(largest, O::abs(x2[j]));
       rhs = O::max(rhs, O::abs(data.q[j]));
       squares += x2[j] * x2[j];
@@ -397,16 +400,22 @@ struct HsdeSolver {
       rhs = O::max(rhs, O::abs(data.b[i]));
       squares += y2[i] * y2[i];
     }
+    denominator = kappa * inverse_tau + scaling.squared_norm(y2);
+    if (!has_no_P()) {
+      data.multiply_P(dx, work_n);
+      denominator += dot(dx, work_n, v.n);
+    }
+    // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
+    // an error of the solve where that system is close to the true one, and part of the
+    // equation where the true one has no solution, as for an unbounded problem.
     const M inconsistent = O::gt(kRegularization * largest, kInconsistent * rhs);
     denominator += O::select(inconsistent, kRegularization * squares, V{});
   }
 
   void affine_step() {
     compute_denominator();
-    for (int i = num_zero(); i < structure->m; ++i) shift[i] = s[i];
-    combine(O::splat(1.0), tau * kappa);
+    const V alpha = O::min(combine(O::splat(1.0), tau * kappa, s), O::splat(1.0));
     for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] * scaling.inverse_y[i];
-    const V alpha = O::min(step_length(), O::splat(1.0));
     const V left = 1.0 - alpha;
     sigma = left * left * left;
   }
@@ -416,14 +425,10 @@ struct HsdeSolver {
     const V center = sigma * mu, keep = 1.0 - sigma;
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
-    for (int j = 0; j < v.n; ++j) x1[j] = -keep * rx[j];
-    for (int i = 0; i < num_zero(); ++i) y1[i] = -keep * ry[i];
-    for (int i = num_zero(); i < v.m; ++i) y1[i] = shift[i] - keep * ry[i];
-    solve_one(settings, x1, y1);
-    combine(keep, complement);
-
+    solve_corrector(settings, keep);
     const double fraction = settings.careful ? kCarefulStepFraction : kStepFraction;
-    V alpha = O::min(step_length() * fraction, O::splat(1.0));
+    V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
+
     const M moves = is_active & ~is_starting;
     step_taken = O::select(is_starting, O::splat(1.0), alpha);
     alpha = O::select(moves, alpha, V{});
@@ -435,12 +440,6 @@ struct HsdeSolver {
     }
     tau = O::select(moves, tau + alpha * d_tau, tau);
     kappa = O::select(moves, kappa + alpha * d_kappa, kappa);
-  }
-
-  /// Longest step that keeps s, y, τ, κ in their cones, at most 1e10.
-  V step_length() const {
-    const V scalars = O::max(-d_tau / tau, -d_kappa / kappa);
-    return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
   }
 
   V x_P_x, q_x, b_y, denominator, step_taken;

@@ -63,31 +63,49 @@ struct KktSystem {
     factor.storage[plan->variable_diagonal[structure->singleton_column[k]]] += a * a * inverse;
   }
 
-  /// Solve for `count` right-hand sides; dx, dy overwrite r1 (n each) and r2 (m each).
-  template <int count>
-  void solve(V* const (&r1)[count], V* const (&r2)[count]) {
+  /// Solve for `count` right-hand sides; entry j of the first block of side c is top(c, j),
+  /// entry i of the second bottom(c, i). Writes dx (n each) and dy (m each), which the two
+  /// functions may read only at the entry they are asked for.
+  template <int count, class Top, class Bottom>
+  void solve(const Top& top, const Bottom& bottom, V* const (&dx)[count], V* const (&dy)[count]) {
     const StructureView& s = *structure;
-    for (int c = 0; c < count; ++c) {
-      for (int j = 0; j < s.n; ++j) permuted[plan->variable_position[j] * count + c] = r1[c][j];
-      for (int i = 0; i < s.m; ++i) {
-        if (plan->row_position[i] >= 0) permuted[plan->row_position[i] * count + c] = r2[c][i];
-      }
-      for (int k = 0; k < s.num_singletons; ++k) {
-        permuted[plan->variable_position[s.singleton_column[k]] * count + c] +=
-            coupling[k] * inverse_h[k] * r2[c][s.singleton_row[k]];
-      }
+    for (int j = 0; j < s.n; ++j) {
+      V* slot = permuted + static_cast<long>(plan->variable_position[j]) * count;
+      for (int c = 0; c < count; ++c) slot[c] = top(c, j);
+    }
+    for (int i = 0; i < s.m; ++i) {
+      if (plan->row_position[i] < 0) continue;
+      V* slot = permuted + static_cast<long>(plan->row_position[i]) * count;
+      for (int c = 0; c < count; ++c) slot[c] = bottom(c, i);
+    }
+    for (int k = 0; k < s.num_singletons; ++k) {
+      V* slot = permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
+      const V factor = coupling[k] * inverse_h[k];
+      for (int c = 0; c < count; ++c) slot[c] += factor * bottom(c, s.singleton_row[k]);
     }
     factor.template solve_in_place<count>(permuted);
-    for (int c = 0; c < count; ++c) {
-      for (int j = 0; j < s.n; ++j) r1[c][j] = permuted[plan->variable_position[j] * count + c];
-      for (int i = 0; i < s.m; ++i) {
-        if (plan->row_position[i] >= 0) r2[c][i] = permuted[plan->row_position[i] * count + c];
-      }
-      for (int k = 0; k < s.num_singletons; ++k) {
-        V& row = r2[c][s.singleton_row[k]];
-        row = (coupling[k] * r1[c][s.singleton_column[k]] - row) * inverse_h[k];
+    for (int k = 0; k < s.num_singletons; ++k) {
+      const V* slot =
+          permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
+      const int row = s.singleton_row[k];
+      for (int c = 0; c < count; ++c) {
+        dy[c][row] = (coupling[k] * slot[c] - bottom(c, row)) * inverse_h[k];
       }
     }
+    for (int j = 0; j < s.n; ++j) {
+      const V* slot = permuted + static_cast<long>(plan->variable_position[j]) * count;
+      for (int c = 0; c < count; ++c) dx[c][j] = slot[c];
+    }
+    for (int i = 0; i < s.m; ++i) {
+      if (plan->row_position[i] < 0) continue;
+      const V* slot = permuted + static_cast<long>(plan->row_position[i]) * count;
+      for (int c = 0; c < count; ++c) dy[c][i] = slot[c];
+    }
+  }
+
+  /// Solve in place: (u, v) ← K⁻¹ (u, v).
+  void solve_in_place(V* u, V* v) {
+    solve<1>([u](int, int j) { return u[j]; }, [v](int, int i) { return v[i]; }, {u}, {v});
   }
 };
 
