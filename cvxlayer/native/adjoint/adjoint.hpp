@@ -18,7 +18,7 @@
 namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr double kAdjointRegularization = 1e-8;
-constexpr double kRefinedResidual = 1e-14;
+constexpr double kRefinedResidual = 1e-13;
 constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
 constexpr int kMaxRefinements = 8;
@@ -46,7 +46,7 @@ struct Adjoint {
   double* dense;          // scratch of the reduction: rows × n, multipliers
   bool* flags;
   M valid, unclassified;
-  V adjoint_residual;
+  V adjoint_residual, residual_norm;
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
@@ -68,18 +68,26 @@ struct Adjoint {
     flags = arena.take<bool>(2L * view.m);
   }
 
-  /// Instances first, …, first + count − 1 (count ≤ W).
+  /// Instances first, …, first + count − 1 (count ≤ W). `matrices_ready`: A and its scaling
+  /// are shared by the batch and in every lane since the last group.
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
-           int count) {
-    load(problem, scaling, io, first, count);
+           int count, bool matrices_ready) {
+    load(problem, scaling, io, first, count, matrices_ready);
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
-    if (reduce_dependent_rows(count)) linearize();
+    find_newton_step(true);
+    if (reduce_dependent_rows(count)) {
+      linearize();
+      find_newton_step(false);
+    }
+    bool moved = take_newton_step();
     // Linear cones: one step is exact. Second-order cones: quadratic convergence.
-    const int passes = structure->num_cones > 0 ? kConePolishes : 1;
-    for (int pass = 0; pass < passes && polish(); ++pass) {
-      if (structure->num_cones > 0) linearize();
+    for (int pass = 1; moved && structure->num_cones > 0; ++pass) {
+      linearize();
+      if (pass == kConePolishes) break;
+      find_newton_step(false);
+      moved = take_newton_step();
     }
     solve_adjoint();
     store(io, first, count);
@@ -91,11 +99,11 @@ struct Adjoint {
   const V* cone(const V* array, int k) const { return array + structure->cone_start[k]; }
 
   void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
-            int count) {
+            int count, bool matrices_ready) {
     valid = unclassified = O::none();
     for (int lane = 0; lane < W; ++lane) {
       const long row = first + (lane < count ? lane : 0);
-      data.load(problem, scaling, row, lane, false);
+      data.load(problem, scaling, row, lane, matrices_ready);
       const auto status = static_cast<Status>(io.status[row]);
       const bool ok = lane < count && (status == Status::kSolved || status == Status::kInaccurate);
       O::set_mask(valid, lane, ok);
@@ -308,21 +316,8 @@ struct Adjoint {
   }
 
   // ------------------------------------------------------------------------- degenerate rows
-  /// A right-hand side with a component along a null vector of K is answered by one of size
-  /// 1/δ, so one solve with scattered numbers reveals dependent active rows.
+  /// The size of the probe's answer in r_m tells which lanes to look at; see `probe`.
   bool reduce_dependent_rows(int count) {
-    const StructureView& view = *structure;
-    if (num_linear() == 0) return false;
-    std::uint32_t state = 12345;
-    auto scattered = [&state]() {
-      state = state * 1664525u + 1013904223u;
-      return 0.5 + (state >> 8) * (1.0 / 16777216.0);
-    };
-    for (int j = 0; j < view.n; ++j) r_n[j] = V{};
-    for (int i = 0; i < view.m; ++i) {
-      r_m[i] = i < num_linear() ? root[i] * scattered() : V{};
-    }
-    kkt.solve_in_place(r_n, r_m);
     V largest{};
     for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(r_m[i] * root[i]));
     const M suspicious = valid & ~O::lt(largest, O::splat(kDependent));
@@ -388,23 +383,38 @@ struct Adjoint {
     return norm(out_n, out_m);
   }
 
-  /// One semismooth Newton step, kept where the residual falls. Returns whether any lane moved.
-  bool polish() {
+  /// Scattered numbers on the active linear rows. A right-hand side with a component along a
+  /// null vector of K is answered by one of size 1/δ, so they reveal dependent rows.
+  CVXLAYER_INLINE V probe(int i) const {
+    const std::uint32_t mixed = (static_cast<std::uint32_t>(i) + 1u) * 2654435769u;
+    return root[i] * (0.5 + (mixed >> 8) * (1.0 / 16777216.0));
+  }
+
+  /// (u_n, u_m) solves K u = −(r₁, S r₂) at (x, v), whose residual (r₁, r₂) stays in
+  /// (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, also (r_n, r_m).
+  void find_newton_step(bool probing) {
+    residual_norm = residual_map(x, v, y, trial_x, trial_v);
+    apply_root(trial_v, c_m);
+    const auto top = [this](int c, int j) { return c == 0 ? -trial_x[j] : V{}; };
+    const auto bottom = [this](int c, int i) {
+      return c == 0 ? -c_m[i] : i < num_linear() ? probe(i) : V{};
+    };
+    if (probing) {
+      kkt.template solve<2>(top, bottom, {u_n, r_n}, {u_m, r_m});
+    } else {
+      kkt.template solve<1>(top, bottom, {u_n}, {u_m});
+    }
+  }
+
+  /// The semismooth Newton step, kept where the residual falls. Returns whether any lane moved.
+  bool take_newton_step() {
     const StructureView& view = *structure;
-    const V before = residual_map(x, v, y, trial_x, trial_v);
-    for (int i = 0; i < view.m; ++i) t_m[i] = trial_v[i];
-    apply_root(t_m, c_m);
-    V* minus_n = trial_x;
-    for (int j = 0; j < view.n; ++j) minus_n[j] = -trial_x[j];
-    V* keep_m = y;  // −S r₂; y is formed again below
-    for (int i = 0; i < view.m; ++i) keep_m[i] = -c_m[i];
-    solve_refined(minus_n, keep_m);
     data.multiply_A(u_n, c_m);
-    apply_root(u_m, r_m);
-    for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + r_m[i] + c_m[i] + trial_v[i];
+    apply_root(u_m, t_m);
+    for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + t_m[i] + c_m[i] + trial_v[i];
     for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
     const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
-    const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
+    const M better = valid & O::lt(after, residual_norm) & O::gt(residual_norm, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
     for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
     project(v, y);

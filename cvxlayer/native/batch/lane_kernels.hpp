@@ -48,7 +48,9 @@ struct LaneKernels {
     adjoint.lay_out(view, arena);
     for (long first = begin; first < end; first += L::width) {
       const long left = end - first;
-      adjoint.run(problem, scaling, io, first, static_cast<int>(left < L::width ? left : L::width));
+      const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
+      adjoint.run(problem, scaling, io, first, static_cast<int>(left < L::width ? left : L::width),
+                  ready);
     }
   }
 
