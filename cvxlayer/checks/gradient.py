@@ -2,9 +2,9 @@
 """Compares the gradient of a layer with central finite differences.
 
 The function compared is L(θ) = Σ cᵢ xᵢ(θ) with random c, x the variables of the problem,
-along one random direction for each parameter. A difference is believed only where it has
-settled: halving the step no longer changes it, and both sides have the same slope. Where it
-settles at no step, the solution has a kink too near, and nothing is concluded there.
+along one random direction for each parameter. Differences are believed only where they have
+settled: halving the step several times changes little, and both sides have the same slope.
+Where they never settle, the solution has a kink too near, and nothing is concluded there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from cvxlayer.compiler import CompiledProgram, ConeDerivative
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
-# Relative to the size of the parameter. Long steps average the solver's error away, which
-# for a curved constraint under a linear objective is the root of its tolerance.
-_STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
-_EPS = 1e-10
-# A difference has settled when halving its step changes it by no more, relative.
-_SETTLED = 1e-3
-# The gradient agrees when it is this close, relative, or within what halving changed.
-_TOLERANCE = 2e-3
+# Relative to the size of the parameter, each half of the one before.
+_STEPS = 0.05 * 0.5 ** np.arange(10)
+# For a curved constraint under a linear objective, solutions are only as exact as the root of
+# the tolerance, and differences of solutions less than that.
+_EPS = 1e-11
+# Differences at so many steps in a row must be alike: two may be so by chance.
+_WINDOW = 4
+# They have settled when they differ by no more, relative.
+_SETTLED = 5e-3
+# The gradient agrees when it is this close, relative, or within what the differences differ.
+_TOLERANCE = 1e-2
 _UNCERTAINTIES = 10.0
 # Where the slopes to both sides differ by more, relative, the solution has a kink.
 _KINK = 0.1
@@ -84,8 +87,8 @@ class _Comparison:
 
     Attributes:
         error: |slope − difference|, relative.
-        uncertainty: what halving the step changed, relative; infinite where the slopes to
-            both sides differ.
+        uncertainty: how much differences at several steps differ, relative; infinite where
+            the slopes to both sides do.
     """
 
     error: Float[np.ndarray, " instances"]
@@ -114,7 +117,7 @@ def check_gradient(
     Args:
         program: the compiled problem; its outputs are what is differentiated.
         values: where; the first instances that have a solution are used.
-        backend: the solver, called with tight tolerances.
+        backend: the solver; called with tight tolerances for the differences.
         derivative: the engine whose derivative is checked.
         num_instances: at most so many instances.
         seed: of the random directions.
@@ -124,12 +127,13 @@ def check_gradient(
     """
     rng = np.random.default_rng(seed)
     settings = Settings(eps_abs=_EPS, eps_rel=_EPS)
-    theta = _solved_instances(program, values, backend, settings, num_instances)
+    theta = _solved_instances(program, values, backend, num_instances)
     if theta is None or not program.parameters:
         return None
-    solution = program.solve(theta, backend=backend, settings=settings)
+    solution = program.solve(theta, backend=backend)
     weights = tuple(rng.standard_normal(output.shape) for output in solution.outputs)
-    function = _Function(program, backend, settings, theta, solution.outputs, weights)
+    exact = program.solve(theta, backend=backend, settings=settings).outputs
+    function = _Function(program, backend, settings, theta, exact, weights)
     gradients, residual = program.vjp(solution, weights, derivative=derivative)
     residual = np.zeros(theta[0].shape[0]) if residual is None else residual
     comparisons: dict[str, _Comparison] = {}
@@ -143,18 +147,17 @@ def check_gradient(
 
 def solves_per_instance(num_parameters: int) -> int:
     """Return how many solves `check_gradient` spends on one instance."""
-    return 4 * len(_STEPS) * num_parameters
+    return 2 * len(_STEPS) * num_parameters
 
 
 def _solved_instances(
     program: CompiledProgram,
     values: Values,
     backend: AbstractBackend,
-    settings: Settings,
     most: int,
 ) -> tuple[np.ndarray, ...] | None:
     """Return the values of the first instances with a solution, one row for each."""
-    solution = program.solve(values.rows, backend=backend, settings=settings, batch=values.batch)
+    solution = program.solve(values.rows, backend=backend, batch=values.batch)
     chosen = np.flatnonzero(solution.has_solution)[:most]
     if not len(chosen):
         return None
@@ -177,7 +180,8 @@ def _direction(
     direction = direction.reshape(value.shape)
     finite = np.where(np.isfinite(value), value, 0.0)
     size = np.sqrt(np.mean(finite**2, axis=1, keepdims=True)) if spec.size else 0.0
-    direction = direction * np.where(size > 0, size, 1.0)
+    length = np.sqrt(np.mean(direction**2, axis=1, keepdims=True)) if spec.size else 0.0
+    direction = direction * np.where(size > 0, size, 1.0) / np.where(length > 0, length, 1.0)
     # Entries at the end of what they may be, and infinite ones, stay.
     reach = 2 * _STEPS[0] * np.abs(direction)
     stays = ~np.isfinite(value)
@@ -192,20 +196,24 @@ def _direction(
 def _compare(
     function: _Function, index: int, direction: np.ndarray, slope: np.ndarray
 ) -> _Comparison:
-    """Compare at the step where, for each instance, halving changes the difference least."""
-    instances = len(slope)
-    uncertainty, error = np.full(instances, np.inf), np.full(instances, np.nan)
-    for step in _STEPS:
-        lengths = np.array([step, -step, step / 2, -step / 2])
-        up, down, half_up, half_down = function.rise(index, lengths[:, None, None] * direction)
-        coarse, fine = (up - down) / (2 * step), (half_up - half_down) / step
-        scale = np.maximum(np.maximum(np.abs(fine), np.abs(slope)), _FLOOR * function.size)
-        change = np.abs(coarse - fine) / scale
-        has_kink = np.abs(half_up + half_down) / (step / 2) > _KINK * scale
+    """Compare at those steps where, for each instance, the differences differ least."""
+    steps = _STEPS[:, None]
+    up, down = (function.rise(index, sign * steps[:, None] * direction) for sign in (1, -1))
+    central = (up - down) / (2 * steps)
+    # Slopes of the two sides, each without the value in the middle: at a kink it is inexact.
+    lengths = steps[:-1] - steps[1:]
+    jump = np.abs((up[:-1] - up[1:]) - (down[1:] - down[:-1])) / lengths
+    uncertainty, error = np.full(len(slope), np.inf), np.full(len(slope), np.nan)
+    for start in range(len(_STEPS) - _WINDOW + 1):
+        window = central[start : start + _WINDOW]
+        middle = np.median(window, axis=0)
+        scale = np.maximum(np.maximum(np.abs(middle), np.abs(slope)), _FLOOR * function.size)
+        spread = np.ptp(window, axis=0) / scale
+        has_kink = np.median(jump[start : start + _WINDOW - 1], axis=0) > _KINK * scale
         # A comparison with NaN is false, so rows without a solution are never better.
-        is_better = (change < uncertainty) & ~has_kink
-        uncertainty = np.where(is_better, change, uncertainty)
-        error = np.where(is_better, np.abs(fine - slope) / scale, error)
+        is_better = (spread < uncertainty) & ~has_kink
+        uncertainty = np.where(is_better, spread, uncertainty)
+        error = np.where(is_better, np.abs(middle - slope) / scale, error)
     return _Comparison(error, uncertainty)
 
 

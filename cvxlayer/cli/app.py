@@ -47,10 +47,12 @@ def run() -> None:
     app()
 
 
-def _print_version(is_wanted: bool) -> None:
+def _print_version(is_wanted: bool) -> bool:
+    """Print the version and leave, if wanted; what is returned becomes the option's value."""
     if is_wanted:
         typer.echo(f"cvxlayer {cvxlayer.__version__}")
         raise typer.Exit(GOOD)
+    return is_wanted
 
 
 @app.callback()
