@@ -103,6 +103,8 @@ def random_batch(
     """
     m = cones.size
     mask = rng.random((m, n)) < density
+    # A row without entries would make every draw degenerate.
+    mask[np.arange(m), rng.permutation(max(m, n))[:m] % n] = True
     blocks: list[tuple[np.ndarray, ...]] = []
     while len(blocks) < batch:
         root = rng.normal(size=(n, n if rank_P is None else rank_P))
