@@ -137,17 +137,27 @@ def check_gradient(
     gradients, residual = program.vjp(solution, weights, derivative=derivative)
     residual = np.zeros(theta[0].shape[0]) if residual is None else residual
     comparisons: dict[str, _Comparison] = {}
+    names = _distinct_names(program.parameters)
     for index, (spec, gradient) in enumerate(zip(program.parameters, gradients, strict=True)):
         assert gradient is not None
         direction = _direction(spec, theta[index], rng)
         slope = np.sum(gradient * direction, axis=1)
-        comparisons[spec.name] = _compare(function, index, direction, slope)
+        comparisons[names[index]] = _compare(function, index, direction, slope)
     return _summarize(comparisons, residual)
 
 
 def solves_per_instance(num_parameters: int) -> int:
     """Return how many solves `check_gradient` spends on one instance."""
     return 2 * len(_STEPS) * num_parameters
+
+
+def _distinct_names(specs: tuple[ParameterSpec, ...]) -> list[str]:
+    """Return the names of parameters, numbered where several have the same."""
+    names = [spec.name for spec in specs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})"
+        for place, name in enumerate(names)
+    ]
 
 
 def _solved_instances(

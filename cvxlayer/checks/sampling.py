@@ -168,6 +168,12 @@ def read_values(
     """
     archive = _load_archive(path)
     names = [rule.spec.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterValueError(
+                f"{names.count(name)} parameters of the problem are named `{name}`, so `{path}` "
+                "cannot say which value is whose. Give them different names."
+            )
     for name in archive:
         if name not in names:
             raise ParameterValueError(

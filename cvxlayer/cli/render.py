@@ -78,7 +78,11 @@ def _add_program(page: Table, report: Report) -> None:
     size, before = program.size, program.cvxpy_size
     nonzeros, before_nonzeros = (s.nonzeros_P + s.nonzeros_A for s in (size, before))
     sizes = Text.assemble(
-        (f"{size.num_variables} variables, {size.num_rows} rows, {nonzeros} nonzeros", "bold"),
+        (
+            f"{_count(size.num_variables, 'variable')}, {_count(size.num_rows, 'row')}, "
+            f"{_count(nonzeros, 'nonzero')}",
+            "bold",
+        ),
         f" in P and A; CVXPY's form has {before.num_variables}, {before.num_rows}, "
         f"{before_nonzeros}",
     )

@@ -115,6 +115,18 @@ def test_an_error_in_one_parameter_is_not_blamed_on_others(rng):
     assert errors["b"] < 1e-5
 
 
+def test_parameters_of_the_same_name_are_both_compared():
+    x = cp.Variable(2, name="x")
+    first, second = cp.Parameter(2, name="p"), cp.Parameter(2, name="p")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - first)), [x >= second])
+    program = compile_problem(problem, [first, second], [x])
+    values = given(program, [np.array([1.0, -2.0]), np.array([3.0, -4.0])], 1)
+    report = compare(program, values, WrongDerivative("q", 2.0))
+    assert set(report.error_by_parameter) == {"p (1)", "p (2)"}
+    assert report.error_by_parameter["p (1)"] > 0.3
+    assert report.verdict is GradientVerdict.DISAGREES
+
+
 def test_a_solution_that_is_not_unique_has_no_gradient():
     x, total = cp.Variable(3, name="x"), cp.Parameter(name="total", pos=True)
     problem = cp.Problem(cp.Minimize(cp.sum(x)), [x >= 0, cp.sum(x) == total])

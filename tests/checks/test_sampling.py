@@ -143,6 +143,14 @@ def test_given_values_that_do_not_fit_are_refused(tmp_path, arrays, error, messa
         read_values(path, (rule_of(ParameterSpec("alpha", (2,))),), [None])
 
 
+def test_values_cannot_be_given_by_a_name_that_two_parameters_share(tmp_path):
+    path = tmp_path / "values.npz"
+    np.savez(path, alpha=np.ones(2))
+    rules = (rule_of(ParameterSpec("alpha", (2,))),) * 2
+    with pytest.raises(ParameterValueError, match="2 parameters of the problem are named `alpha`"):
+        read_values(path, rules, [None, None])
+
+
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     rules = (rule_of(ParameterSpec("alpha", (2,))),)
     text, single = tmp_path / "text.npz", tmp_path / "single.npy"
