@@ -101,7 +101,7 @@ class ProgramSolution:
             ValueError: the problem does not contain the constraint.
         """
         return tuple(
-            _read(self.cone, self.failed, self.program.recovery.duals[place])
+            _read(self.cone, self.failed, self.program.recovery.duals[place], self.values)
             for place in self.program.recovery.find_duals(constraint)
         )
 
@@ -168,7 +168,7 @@ class CompiledProgram:
         cone = backend.solve(self._prepare(backend), cone_programs, settings)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
-        outputs = tuple(_read(cone, failed, output) for output in self.recovery.outputs)
+        outputs = tuple(_read(cone, failed, output, values) for output in self.recovery.outputs)
         return ProgramSolution(
             self, tuple(values), cone_programs, cone, has_solution, failed, outputs, settings
         )
@@ -207,7 +207,8 @@ class CompiledProgram:
             np.zeros(value.shape) if need else None
             for value, need in zip(solution.values, needs, strict=True)
         ]
-        x_bar, y_bar = self._canonical_cotangents(solution, outputs_bar, duals_bar)
+        cotangents = self._pair_with_outputs(outputs_bar, duals_bar)
+        x_bar, y_bar = _pull_back_outputs(solution, cotangents, values_bar)
         block_needs = self.program.needs(needs)
         residual = None
         if (x_bar is not None or y_bar is not None) and any(block_needs):
@@ -231,25 +232,18 @@ class CompiledProgram:
             )
         return tuple(values_bar), residual
 
-    def _canonical_cotangents(
+    def _pair_with_outputs(
         self,
-        solution: ProgramSolution,
         outputs_bar: Sequence[np.ndarray | None],
         duals_bar: Sequence[tuple[Any, Sequence[np.ndarray | None]]],
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the cotangents of x and y, zero in rows without a solution."""
-        outputs = list(self.recovery.outputs)
-        cotangents = list(outputs_bar)
+    ) -> list[tuple[RecoveredOutput, np.ndarray]]:
+        """Return every output and dual that has a cotangent, with it."""
+        pairs = list(zip(self.recovery.outputs, outputs_bar, strict=True))
         for constraint, dual_bars in duals_bar:
-            outputs += [self.recovery.duals[i] for i in self.recovery.find_duals(constraint)]
-            cotangents += dual_bars
-        shape = solution.batch.structure.num_variables, solution.batch.structure.num_rows
-        x_bar, y_bar = self.recovery.adjoint(solution.batch.size, *shape, outputs, cotangents)
-        if solution.failed is not None:
-            for bar in (x_bar, y_bar):
-                if bar is not None:
-                    bar[solution.failed] = 0.0
-        return x_bar, y_bar
+            places = self.recovery.find_duals(constraint)
+            duals = (self.recovery.duals[place] for place in places)
+            pairs += zip(duals, dual_bars, strict=True)
+        return [(output, bar) for output, bar in pairs if bar is not None]
 
     def _prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
         """Return what an engine prepared for the structure, once for each engine."""
@@ -272,11 +266,36 @@ class CompiledProgram:
         return self  # immutable
 
 
+def _pull_back_outputs(
+    solution: ProgramSolution,
+    cotangents: Sequence[tuple[RecoveredOutput, np.ndarray]],
+    values_bar: Sequence[np.ndarray | None],
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the cotangents of x and y (None where zero); add those of θ to `values_bar`.
+
+    Rows without a solution are zero, whatever their cotangents hold.
+    """
+    x_bar: np.ndarray | None = None
+    y_bar: np.ndarray | None = None
+    for output, cotangent in cotangents:
+        if output.from_x is not None and x_bar is None:
+            x_bar = np.zeros(solution.cone.x.shape)
+        if output.from_y is not None and y_bar is None:
+            y_bar = np.zeros(solution.cone.y.shape)
+        if solution.failed is not None:
+            cotangent = np.where(solution.failed[:, None], 0.0, cotangent)
+        output.add_adjoint_to(x_bar, y_bar, values_bar, cotangent)
+    return x_bar, y_bar
+
+
 def _read(
-    cone: ConeSolution, failed: np.ndarray | None, output: RecoveredOutput
+    cone: ConeSolution,
+    failed: np.ndarray | None,
+    output: RecoveredOutput,
+    values: Sequence[np.ndarray],
 ) -> Float[np.ndarray, "batch size"]:
     """Return one output of each instance, NaN where there is no solution."""
-    rows = output.read(cone.x, cone.y)
+    rows = output.read(cone.x, cone.y, values)
     if failed is not None:
         rows[failed] = np.nan
     return rows

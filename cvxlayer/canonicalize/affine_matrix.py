@@ -61,6 +61,20 @@ class AffineMatrix:
         return cls(shape, num_parameters, row, column, parameter, value.astype(np.float64))
 
     @classmethod
+    def zeros(cls, shape: tuple[int, int], num_parameters: int) -> AffineMatrix:
+        """Return the zero matrix."""
+        none = np.empty(0, dtype=np.int64)
+        return cls(shape, num_parameters, none, none, none, np.empty(0))
+
+    @classmethod
+    def of_constant(cls, matrix: Any, num_parameters: int) -> AffineMatrix:
+        """Return a constant matrix."""
+        terms: Any = sp.coo_array(matrix)
+        row, column = terms.row.astype(np.int64), terms.col.astype(np.int64)
+        parameter = np.full(len(row), num_parameters)
+        return cls.of_terms(terms.shape, num_parameters, row, column, parameter, terms.data)
+
+    @classmethod
     def of_tensor(cls, tensor: sp.sparray, num_rows: int, num_columns: int) -> AffineMatrix:
         """Read a tensor: entries, column by column, × (p + 1)."""
         terms: Any = sp.coo_array(tensor)

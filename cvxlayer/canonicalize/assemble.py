@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cvxpy as cp
-import scipy.sparse as sp
 
+from cvxlayer.canonicalize.answer import AnswerMap
 from cvxlayer.canonicalize.eliminate import eliminate
+from cvxlayer.canonicalize.form import CanonicalForm
 from cvxlayer.canonicalize.frontend import CanonicalizedProblem, read_problem
 from cvxlayer.canonicalize.leaves import domain_of
 from cvxlayer.canonicalize.prepare import prepare
 from cvxlayer.canonicalize.rules import check_arguments, check_problem
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
-from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.parametric import AffineMap, ParametricConeProgram
 from cvxlayer.program.recovery import RecoveredOutput, Recovery
 from cvxlayer.program.sparse_map import SparseMap
 
@@ -58,27 +59,34 @@ def canonicalize(
     form = eliminate(canonical.form)
     program = form.to_program(specs)
 
-    def in_x(matrix: sp.csr_array) -> SparseMap:
-        return SparseMap.of(matrix[:, form.variables])
+    def recovered(spec: OutputSpec, answer: AnswerMap) -> RecoveredOutput:
+        matrix, offset = answer.of_theta.dense_column()
+        return RecoveredOutput(
+            spec,
+            SparseMap.of(answer.of_x) if answer.of_x.nnz else None,
+            SparseMap.of(answer.of_y) if answer.of_y.nnz else None,
+            AffineMap.of(matrix, offset, specs) if matrix.nnz or offset.any() else None,
+        )
 
-    def in_y(matrix: sp.csr_array) -> SparseMap:
-        return SparseMap.of(matrix @ form.duals)
-
-    duals, positions, by_dual_id = _duals(problem, canonical, in_y)
+    duals, positions, by_dual_id = _duals(problem, canonical, form, recovered)
     outputs: list[RecoveredOutput] = []
     for variable in variables:
         if variable.id in by_dual_id:
             outputs.append(duals[by_dual_id[variable.id]])
         else:
             spec = OutputSpec(variable.name(), tuple(variable.shape))
-            outputs.append(RecoveredOutput(spec, in_x(canonical.variable_maps[variable.id])))
+            answer = form.primal.take(canonical.variable_maps[variable.id])
+            outputs.append(recovered(spec, answer))
     ids = tuple(constraint.id for constraint in problem.constraints)
     recovery = Recovery(tuple(outputs), duals, positions, ids, canonical.sign)
     return CanonicalProgram(specs, program, recovery)
 
 
 def _duals(
-    problem: cp.Problem, canonical: CanonicalizedProblem, in_y: Callable[[sp.csr_array], SparseMap]
+    problem: cp.Problem,
+    canonical: CanonicalizedProblem,
+    form: CanonicalForm,
+    recovered: Callable[[OutputSpec, AnswerMap], RecoveredOutput],
 ) -> tuple[tuple[RecoveredOutput, ...], dict[int, tuple[int, ...]], dict[int, int]]:
     """Return all dual outputs, their places by constraint id, and by dual variable id."""
     duals: list[RecoveredOutput] = []
@@ -89,5 +97,5 @@ def _duals(
         for dual, matrix in zip(constraint.dual_variables, maps, strict=True):
             by_dual_id[dual.id] = len(duals)
             spec = OutputSpec(dual.name(), tuple(dual.shape), is_dual=True)
-            duals.append(RecoveredOutput(spec, in_y(matrix)))
+            duals.append(recovered(spec, form.dual.take(matrix)))
     return tuple(duals), positions, by_dual_id

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reduces a canonical form once, at compile time, keeping everything affine in θ.
 
-CVXPY gives many expressions a variable of their own and a row that defines it: an
+Many variables are defined by a row: most of CVXPY's own, and some of the user's. The row is an
 equality, or an inequality that may be taken as one because nothing speaks against moving the
 variable to its bound (t in ‖x‖ ≤ t, t ≤ c). Where the row, solved for the variable, can be
 substituted so that every product stays affine in θ and the KKT matrix does not grow, both
-go. The user's variables stay; the duals of the user's rows are linear in the remaining
-ones, so every output and every gradient comes back exactly.
+go. What the user can ask for is an affine map of what stays, so every output and every
+gradient comes back exactly.
 
 Derivation: docs/derivations/canonicalize.md.
 """
@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.canonicalize.answer import AnswerMap
 from cvxlayer.canonicalize.fill import Patterns, growth
 from cvxlayer.canonicalize.form import CanonicalForm, border
 
@@ -73,8 +74,8 @@ def drop_settled_rows(form: CanonicalForm) -> CanonicalForm:
 
 
 def drop_unused_variables(form: CanonicalForm) -> CanonicalForm:
-    """Drop variables of CVXPY's making that nothing depends on."""
-    is_used = form.is_kept_variable.copy()
+    """Drop variables that nothing depends on."""
+    is_used = form.shown_variables()
     for used in (form.A.column, form.P.column, form.q.row):
         is_used[used] = True
     if is_used.all():
@@ -111,6 +112,9 @@ def choose_pivots(form: CanonicalForm) -> Pivots:
                 is_pivot[attempt.columns] = True
                 is_in_taken_row[touched] = True
                 break
+    if len(taken_rows) and sum(map(len, taken_rows)) == form.A.shape[1]:
+        # Leave the engine a variable.
+        taken_rows[-1], taken_columns[-1] = taken_rows[-1][1:], taken_columns[-1][1:]
     none = np.empty(0, dtype=np.int64)
     return Pivots(np.concatenate([none, *taken_rows]), np.concatenate([none, *taken_columns]))
 
@@ -122,10 +126,9 @@ def _candidates(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
     is_constant = ~np.isin(entry, entry[A.is_parametric])
     largest = np.zeros(A.shape[0])
     np.maximum.at(largest, A.row, np.abs(A.value))
-    pick = ~form.is_kept_variable[A.column] & is_constant
-    pick &= np.abs(A.value) >= _SMALLEST_PIVOT * largest[A.row]
-    is_defining = (A.row < form.cones.zero) & ~form.is_user_row[A.row]
-    pick &= is_defining | _may_hold_with_equality(form, is_constant)
+    pick = is_constant & (np.abs(A.value) >= _SMALLEST_PIVOT * largest[A.row])
+    is_hidden = ~form.shown_variables()[A.column]
+    pick &= (A.row < form.cones.zero) | (is_hidden & _may_hold_with_equality(form, is_constant))
     row, column = A.row[pick], A.column[pick]
     # With x_j = T x + w: products with T and w must stay affine (derivation, section 2).
     has_P = np.zeros(A.shape[1], dtype=bool)
@@ -135,9 +138,30 @@ def _candidates(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
     w_is_constant = ~form.b.parametric_rows()[row]
     fine = T_is_constant | ~(moves_A | has_P[column] | form.q.parametric_rows()[column])
     fine &= w_is_constant | ~(moves_A | moves_P)
+    # What the user sees must come back by constant matrices (derivation, section 3).
+    fine &= T_is_constant | ~form.shown_variables()[column]
+    fine &= ~form.shown_rows()[row] | ~(moves_A | moves_P)
+    fine &= ~_would_unbox(form, row, column)
     terms_of_b = np.bincount(form.b.row, minlength=A.shape[0])
     fine &= terms_of_b[row].astype(float) ** 2 <= _MAX_CONSTANT_TERMS
     return row[fine], column[fine]
+
+
+def _would_unbox(form: CanonicalForm, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return whether a bound on the variable alone would become a bound on several.
+
+    Bounds cost an engine next to nothing; so a user's variable that has one stays, unless
+    it is fixed or another name of a single variable.
+    """
+    A, cones = form.A, form.cones
+    entry = np.unique(A.row * A.shape[1] + A.column)
+    entry_row, entry_column = entry // A.shape[1], entry % A.shape[1]
+    lengths = np.bincount(entry_row, minlength=A.shape[0])
+    is_bound = (entry_row >= cones.zero) & (entry_row < cones.num_linear)
+    is_bound &= lengths[entry_row] == 1
+    is_bounded = np.zeros(A.shape[1], dtype=bool)
+    is_bounded[entry_column[is_bound]] = True
+    return is_bounded[column] & (lengths[row] > 2) & form.shown_variables()[column]
 
 
 def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.ndarray:
@@ -212,27 +236,33 @@ def substitute(form: CanonicalForm, pivots: Pivots) -> CanonicalForm:
     """Solve the pivot rows for their variables and put the result everywhere else."""
     n, m = form.A.shape[1], form.A.shape[0]
     R, J = pivots.rows, pivots.columns
-    K = np.setdiff1d(np.arange(n), J)
-    rest = np.setdiff1d(np.arange(m), R)
+    K, rest = np.setdiff1d(np.arange(n), J), np.setdiff1d(np.arange(m), R)
     pivot = np.asarray(form.A.constant()[R, J]).ravel()
     # x_J = T x_K + w
     T = form.A.take(R, K).scale_rows(-1.0 / pivot)
     w = form.b.take(R, None).scale_rows(1.0 / pivot)
-    A_J = form.A.take(rest, J)
+    A_J, q_J = form.A.take(rest, J), form.q.take(J, None)
     P_KJ, P_JJ = form.P.take(K, J), form.P.take(J, J)
     P_KJ_T = P_KJ.matmul(T)
-    through = P_KJ + T.T.matmul(P_JJ)
-    q_J = form.q.take(J, None)
+    P_JJ_T = P_JJ.matmul(T)
+    through = P_KJ + P_JJ_T.T
+    # Stationarity in x_J, solved for the duals of the pivot rows.
+    scale = -1.0 / pivot
+    y_R = AnswerMap(
+        (P_KJ.T + P_JJ_T).scale_rows(scale).constant(),
+        A_J.T.scale_rows(scale).constant(),
+        (q_J + P_JJ.matmul(w)).scale_rows(scale),
+    )
+    x_J = AnswerMap(T.constant(), sp.csr_array((len(J), len(rest))), w)
     return dataclasses.replace(
         form.keep_rows(rest),
-        duals=_duals_without(form, pivots, pivot, rest),
-        P=form.P.take(K, K) + P_KJ_T + P_KJ_T.T + T.T.matmul(P_JJ).matmul(T),
+        P=form.P.take(K, K) + P_KJ_T + P_KJ_T.T + T.T.matmul(P_JJ_T),
         q=form.q.take(K, None) + T.T.matmul(q_J) + through.matmul(w),
         A=form.A.take(rest, K) + A_J.matmul(T),
         b=form.b.take(rest, None) + A_J.matmul(w).scale_rows(np.full(len(rest), -1.0)),
         constant=sp.csr_array(form.constant + _constant_terms(P_JJ, q_J, w)),
-        is_kept_variable=form.is_kept_variable[K],
-        variables=form.variables[K],
+        primal=form.primal.substitute((K, J), (rest, R), x_J, y_R),
+        dual=form.dual.substitute((K, J), (rest, R), x_J, y_R),
     )
 
 
@@ -252,20 +282,3 @@ def _constant_terms(P: AffineMatrix, q: AffineMatrix, w: AffineMatrix) -> sp.csr
     return sp.csr_array(
         W.T @ (P.constant() @ W) + cross + cross.T + border(sp.csr_array(linear[None, :]))
     )
-
-
-def _duals_without(
-    form: CanonicalForm, pivots: Pivots, pivot: np.ndarray, rest: np.ndarray
-) -> sp.csr_array:
-    """Return the duals as a map of those that remain.
-
-    Stationarity in a variable j without cost, solved for the dual of its pivot row r, is
-    y_r = −Σᵢ aᵢⱼ yᵢ / a_rⱼ. That is only needed, and only used, for rows of the user.
-    """
-    duals = sp.csr_array(form.duals[:, rest])
-    mine = form.is_user_row[pivots.rows]
-    if not mine.any():
-        return duals
-    columns = form.A.take(rest, pivots.columns[mine]).constant()
-    recovered = columns.T * (-1.0 / pivot[mine])[:, None]
-    return sp.csr_array(duals + form.duals[:, pivots.rows[mine]] @ sp.csr_array(recovered))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cone program between CVXPY's form and the reduced one, with what must be kept."""
+"""The cone program between CVXPY's form and the reduced one, with the way back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.canonicalize.answer import AnswerMap
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.program.batch import ConeProgramStructure
 from cvxlayer.program.infinite import find_infinite_sides
@@ -28,11 +29,9 @@ class CanonicalForm:
         b: m × 1.
         constant: c = ½ [θ; 1]ᵀ constant [θ; 1], symmetric.
         cones: K.
-        is_kept_variable: mask of the variables that must stay.
         row_group: for each row, the number of the constraint it belongs to.
-        is_user_row: mask of the rows whose dual the user can ask for.
-        variables: for each variable, its index in CVXPY's form.
-        duals: matrix from y to the y of CVXPY's form, right for every row of the user's.
+        primal: the x of CVXPY's form, right for every variable of the user's.
+        dual: the y of CVXPY's form, right for every row of the user's.
     """
 
     P: AffineMatrix
@@ -41,11 +40,17 @@ class CanonicalForm:
     b: AffineMatrix
     constant: sp.csr_array
     cones: ConeProduct
-    is_kept_variable: np.ndarray
     row_group: np.ndarray
-    is_user_row: np.ndarray
-    variables: np.ndarray
-    duals: sp.csr_array
+    primal: AnswerMap
+    dual: AnswerMap
+
+    def shown_variables(self) -> np.ndarray:
+        """Return a mask of the variables that an answer to the user depends on."""
+        return self.primal.shows_variables() | self.dual.shows_variables()
+
+    def shown_rows(self) -> np.ndarray:
+        """Return a mask of the rows whose dual an answer to the user depends on."""
+        return self.primal.shows_rows() | self.dual.shows_rows()
 
     def keep_rows(self, rows: np.ndarray) -> CanonicalForm:
         """Return the form with some of the linear rows dropped; `rows` ascend."""
@@ -57,8 +62,8 @@ class CanonicalForm:
             b=self.b.take(rows, None),
             cones=ConeProduct(num_zero, num_nonnegative, self.cones.second_order),
             row_group=self.row_group[rows],
-            is_user_row=self.is_user_row[rows],
-            duals=sp.csr_array(self.duals[:, rows]),
+            primal=self.primal.keep_rows(rows),
+            dual=self.dual.keep_rows(rows),
         )
 
     def keep_variables(self, kept: np.ndarray) -> CanonicalForm:
@@ -68,8 +73,8 @@ class CanonicalForm:
             P=self.P.take(kept, kept),
             q=self.q.take(kept, None),
             A=self.A.take(None, kept),
-            is_kept_variable=self.is_kept_variable[kept],
-            variables=self.variables[kept],
+            primal=self.primal.keep_variables(kept),
+            dual=self.dual.keep_variables(kept),
         )
 
     def to_program(self, specs: tuple[ParameterSpec, ...]) -> ParametricConeProgram:

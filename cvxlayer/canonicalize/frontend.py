@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
+from cvxlayer.canonicalize.answer import selection
 from cvxlayer.canonicalize.form import CanonicalForm, border
 from cvxlayer.canonicalize.leaves import (
     canonical_from_full,
@@ -86,7 +87,7 @@ def read_problem(
         _dual_maps(constraint, rows.get(place), form.A.shape[0])
         for constraint, place in zip(original.constraints, ids, strict=True)
     )
-    form = _mark_kept(form, program, variable_maps, set(ids))
+    form = _mark_answers(form, program, variable_maps, set(ids))
     form = absorb(form, _places_of_forms(prepared.marked_forms, program, rows, inverse_data))
     sign = -1.0 if isinstance(original.objective, cp.Maximize) else 1.0
     return CanonicalizedProblem(form, sign, variable_maps, dual_maps)
@@ -204,11 +205,9 @@ def _read_form(program: Any, basis: Any, cones: ConeProduct) -> CanonicalForm:
         b,
         border(constant),
         cones,
-        is_kept_variable=np.zeros(n, dtype=bool),
         row_group=np.zeros(m, dtype=int),
-        is_user_row=np.zeros(m, dtype=bool),
-        variables=np.arange(n),
-        duals=sp.csr_array(sp.eye_array(m)),
+        primal=selection(np.ones(n, dtype=bool), m, num_parameters, of_y=False),
+        dual=selection(np.ones(m, dtype=bool), n, num_parameters, of_y=True),
     )
 
 
@@ -265,19 +264,23 @@ def _dual_maps(constraint: Any, rows: np.ndarray | None, m: int) -> tuple[sp.csr
     )
 
 
-def _mark_kept(
+def _mark_answers(
     form: CanonicalForm,
     program: Any,
     variable_maps: dict[int, sp.csr_array],
     user_constraints: set[int],
 ) -> CanonicalForm:
     """Note what the user can ask for: variables, and duals of the user's constraints."""
-    is_kept = np.zeros(form.P.shape[0], dtype=bool)
+    n, m, p = form.P.shape[0], form.A.shape[0], form.P.num_parameters
+    is_user_variable = np.zeros(n, dtype=bool)
     for matrix in variable_maps.values():
-        is_kept[matrix.indices] = True
+        is_user_variable[matrix.indices] = True
     sizes = [int(constraint.size) for constraint in program.constraints]
     is_user = np.array([c.id in user_constraints for c in program.constraints], dtype=bool)
     row_group = np.repeat(np.arange(len(sizes)), sizes)
     return dataclasses.replace(
-        form, is_kept_variable=is_kept, row_group=row_group, is_user_row=is_user[row_group]
+        form,
+        row_group=row_group,
+        primal=selection(is_user_variable, m, p, of_y=False),
+        dual=selection(is_user[row_group], n, p, of_y=True),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where each variable and each dual of the user lies in the canonical x and y."""
+"""How each variable and each dual of the user comes back from the canonical solution."""
 
 from __future__ import annotations
 
@@ -11,25 +11,68 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.program.parameters import OutputSpec
+from cvxlayer.program.parametric import AffineMap
 from cvxlayer.program.sparse_map import SparseMap
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecoveredOutput:
-    """One output as a sparse linear map of x or of y.
+    """One output, in user scaling and C order, as an affine map of x, y and θ.
+
+    Nearly always it just picks entries of x (a variable) or of y (a dual).
 
     Attributes:
         spec: its name and shape.
-        linear_map: from x (variables) or y (duals), canonical scaling, to the output in
-            user scaling, flattened in C order.
+        from_x, from_y: linear maps from x and y, canonical scaling; None when zero.
+        from_theta: the rest; None when zero.
     """
 
     spec: OutputSpec
-    linear_map: SparseMap
+    from_x: SparseMap | None
+    from_y: SparseMap | None
+    from_theta: AffineMap | None
 
-    def read(self, x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "batch size"]:
-        """Return the output of each instance; its adjoint is `Recovery.adjoint`."""
-        return self.linear_map(y if self.spec.is_dual else x)
+    def read(
+        self, x: np.ndarray, y: np.ndarray, values: Sequence[np.ndarray]
+    ) -> Float[np.ndarray, "batch size"]:
+        """Return the output of each instance as a new array; the adjoint is `add_adjoint_to`."""
+        rest = 0.0 if self.from_theta is None else self.from_theta.evaluate(values)
+        base = rest if np.shape(rest)[:1] != x.shape[:1] else 0.0
+        if self.from_x is not None:
+            result = self.from_x(x, base)
+        elif self.from_y is not None:
+            result = self.from_y(y, base)
+        else:
+            result = np.zeros((len(x), self.spec.size)) + base
+        if self.from_x is not None and self.from_y is not None:
+            self.from_y.add_to(result, y)
+        if base is not rest:
+            result += rest
+        return result
+
+    def add_adjoint_to(
+        self,
+        x_bar: np.ndarray | None,
+        y_bar: np.ndarray | None,
+        values_bar: Sequence[np.ndarray | None],
+        output_bar: Float[np.ndarray, "batch size"],
+    ) -> None:
+        """Add what a cotangent of the output means for x, y and the parameters.
+
+        Args:
+            x_bar: not None where the output depends on x.
+            y_bar: not None where it depends on y.
+            values_bar: None for parameters not wanted.
+            output_bar: cotangent of the output.
+        """
+        if self.from_x is not None:
+            assert x_bar is not None
+            self.from_x.add_adjoint_to(x_bar, output_bar)
+        if self.from_y is not None:
+            assert y_bar is not None
+            self.from_y.add_adjoint_to(y_bar, output_bar)
+        if self.from_theta is not None:
+            self.from_theta.add_adjoint_to(values_bar, output_bar)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,25 +113,3 @@ class Recovery:
                 "object of the problem that was compiled, or its position in `constraints`."
             )
         return places
-
-    def adjoint(
-        self,
-        batch: int,
-        num_variables: int,
-        num_rows: int,
-        outputs: Sequence[RecoveredOutput],
-        outputs_bar: Sequence[np.ndarray | None],
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the cotangents of x and y (None where zero) of some outputs' cotangents."""
-        x_bar: np.ndarray | None = None
-        y_bar: np.ndarray | None = None
-        for output, output_bar in zip(outputs, outputs_bar, strict=True):
-            if output_bar is None:
-                continue
-            if output.spec.is_dual:
-                y_bar = np.zeros((batch, num_rows)) if y_bar is None else y_bar
-                output.linear_map.add_adjoint_to(y_bar, output_bar)
-            else:
-                x_bar = np.zeros((batch, num_variables)) if x_bar is None else x_bar
-                output.linear_map.add_adjoint_to(x_bar, output_bar)
-        return x_bar, y_bar

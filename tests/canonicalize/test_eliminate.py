@@ -74,9 +74,33 @@ def test_residuals_stay_where_substituting_them_would_not_be_affine() -> None:
     x, A, b = cp.Variable(5), cp.Parameter((60, 5)), cp.Parameter(60)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)))
     assert sizes(structure_of(problem, [x])) == (65, 60, 0, ())
-    P = cp.Parameter((5, 5), PSD=True)
-    weighted = cp.Problem(cp.Minimize(cp.quad_form(x - b[:5], P)))
-    assert sizes(structure_of(weighted, [x])) == (10, 5, 0, ())
+
+
+def test_a_users_variable_that_is_fixed_or_renamed_goes() -> None:
+    x, y, z = cp.Variable(3), cp.Variable(3), cp.Variable(3)
+    b, P = cp.Parameter(3), cp.Parameter((3, 3), PSD=True)
+    fixed = cp.Problem(cp.Minimize(cp.sum_squares(x + y)), [y == b, x >= 0])
+    assert sizes(structure_of(fixed, [x, y])) == (3, 0, 3, ())
+    renamed = cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x == z, z >= 0, x <= 2])
+    assert sizes(structure_of(renamed, [x, z])) == (3, 0, 6, ())
+    shifted = cp.Problem(cp.Minimize(cp.quad_form(x - b, P)))
+    assert sizes(structure_of(shifted, [x])) == (3, 0, 0, ())
+
+
+def test_a_users_variable_with_bounds_is_not_replaced_by_several() -> None:
+    x, c = cp.Variable(4, nonneg=True), cp.Parameter(4)
+    problem = cp.Problem(cp.Minimize(c @ x), [cp.sum(x) == 1])
+    assert sizes(structure_of(problem, [x])) == (4, 1, 4, ())
+
+
+def test_a_program_keeps_a_variable_even_if_all_are_fixed() -> None:
+    x, b = cp.Variable(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum(x)), [x == b])
+    program = compile_problem(problem, [b], [x, problem.constraints[0].dual_variables[0]])
+    assert program.program.structure.num_variables == 1
+    solution = program.solve([np.array([[1.0, 2.0, 3.0]])], backend=get_backend("clarabel"))
+    np.testing.assert_allclose(solution.outputs[0], [[1.0, 2.0, 3.0]], atol=1e-7)
+    np.testing.assert_allclose(solution.outputs[1], [[-1.0, -1.0, -1.0]], atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +213,7 @@ def test_growth_counts_what_substitution_does() -> None:
     form = read_problem(prepare(problem, [b]), [b]).form
     specs = canonicalize(problem, [b], [x]).parameters
     before, after = (f.to_program(specs).structure for f in (form, eliminate(form)))
-    residuals = np.flatnonzero(~form.is_kept_variable)
+    residuals = np.flatnonzero(~form.shown_variables())
     rows = np.arange(form.cones.zero)
     # Four residuals, their rows with 6 + 4 entries and their 4 squares go; P gains 5 entries.
     expected = (after.num_P - before.num_P) + (after.num_A - before.num_A) - 4 - 4

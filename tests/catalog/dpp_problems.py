@@ -199,6 +199,25 @@ def _sample_control(rng: np.random.Generator) -> Values:
     return [F, rng.normal(size=(3, 2)), start, rng.normal(size=3)]
 
 
+_F = 0.9 * np.eye(3) + 0.1 * _CONSTANTS.normal(size=(3, 3))
+_H = _CONSTANTS.normal(size=(3, 2))
+
+
+def _control_with_constant_dynamics() -> Parts:
+    x, u = cp.Variable((3, 6), name="x"), cp.Variable((2, 5), name="u")
+    miss = cp.Variable((3, 5), name="miss")
+    start, target = cp.Parameter(3, name="start"), cp.Parameter(3, name="target")
+    begin = x[:, 0] == start
+    # The user's own name for a residual, and states without bounds.
+    shortfall = miss == x[:, 1:] - cp.reshape(target, (3, 1), order="C") @ np.ones((1, 5))
+    constraints = [begin, cp.abs(u) <= 0.5, shortfall]
+    for t in range(5):
+        constraints.append(x[:, t + 1] == _F @ x[:, t] + _H @ u[:, t])
+    cost = cp.sum_squares(miss) + 0.1 * cp.sum_squares(u) + cp.sum_squares(x[:, 0] - target)
+    duals = [begin.dual_variables[0], shortfall.dual_variables[0]]
+    return cp.Problem(cp.Minimize(cost), constraints), [start, target], [u, x, miss, *duals]
+
+
 def _symmetric_variable() -> Parts:
     X, C = cp.Variable((3, 3), symmetric=True, name="X"), cp.Parameter((3, 3), name="C")
     bound = cp.sum(X, axis=1) <= 1
@@ -308,6 +327,11 @@ DPP_CASES = [
     DppCase("second-order cones by rows", _second_order_cone_by_rows, _normal((2, 3))),
     DppCase("portfolio", _portfolio, _sample_portfolio),
     DppCase("control", _control, _sample_control),
+    DppCase(
+        "control with constant dynamics",
+        _control_with_constant_dynamics,
+        lambda rng: [rng.uniform(-1, 1, 3), rng.normal(size=3)],
+    ),
     DppCase("symmetric variable", _symmetric_variable, _normal((3, 3))),
     DppCase(
         "diagonal and bounded",
