@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,7 @@ def call(
 ) -> tuple[torch.Tensor, ...]:
     """Return the outputs of a layer for one value per parameter, in call order."""
     tensors, dtype = _as_tensors(evaluator, values)
-    evaluation, *outputs = _Solve.apply(evaluator, solver_args, dtype, *tensors)
+    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, dtype, *tensors)
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(_report(evaluation, outputs, dtype, tensors))
     return tuple(outputs)
@@ -41,7 +39,7 @@ def solve(
 ) -> Solution[torch.Tensor]:
     """Return the whole `Solution` for one value per parameter, in call order."""
     tensors, dtype = _as_tensors(evaluator, values)
-    evaluation, *outputs = _Solve.apply(evaluator, solver_args, dtype, *tensors)
+    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, dtype, *tensors)
     solution = _report(evaluation, outputs, dtype, tensors)
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(solution)
@@ -54,7 +52,7 @@ def _report(
     dtype: torch.dtype,
     tensors: Sequence[torch.Tensor],
 ) -> Solution[torch.Tensor]:
-    (value,) = _Read.apply(evaluation.read_value(), dtype, *tensors)
+    (value,) = _apply(_Read, evaluation.read_value(), dtype, *tensors)
     find_dual = functools.partial(_find_dual, evaluation, dtype, tensors)
     return evaluation.report(tuple(outputs), value, find_dual)
 
@@ -62,33 +60,28 @@ def _report(
 def _find_dual(
     evaluation: Evaluation, dtype: torch.dtype, tensors: Sequence[torch.Tensor], constraint: Any
 ) -> Any:
-    duals = _Read.apply(evaluation.read_dual(constraint), dtype, *tensors)
+    duals = _apply(_Read, evaluation.read_dual(constraint), dtype, *tensors)
     return duals[0] if len(duals) == 1 else duals
 
 
-class _AsGiven(inspect.Signature):
-    """A signature that binds positional arguments by leaving them as they are."""
+def _apply(function: type[Function], *args: Any) -> Any:
+    """Apply an autograd function at less than the cost of a small solve.
 
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the arguments in the form of `inspect.BoundArguments`."""
-        return types.SimpleNamespace(args=args, kwargs=kwargs, apply_defaults=tuple)
-
-
-def _bound_cheaply(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Spare `Function.apply` the inspection of `forward`, which costs more than a small solve.
-
-    It inspects the signature at every call of a function that has `setup_context`, to fill
-    in defaults. Ours have none.
+    `Function.apply` inspects the signature of `forward` at every call, to fill in defaults.
+    Ours have none, so outside of transforms and compilers what it does next is enough.
     """
-    forward.__signature__ = _AsGiven()  # type: ignore[attr-defined]
-    return forward
+    if (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
+    ):
+        return function.apply(*args)
+    # Past `Function.apply`, to the compiled method it ends in.
+    return super(Function, function).apply(*args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Solve(Function):
     """θ ↦ (evaluation, *outputs): solve, and pull cotangents back through the solution."""
 
     @staticmethod
-    @_bound_cheaply
     def forward(
         evaluator: Evaluator,
         solver_args: Mapping[str, Any] | None,
@@ -116,7 +109,6 @@ class _Read(Function):
     """θ ↦ arrays read from an evaluation at the same θ."""
 
     @staticmethod
-    @_bound_cheaply
     def forward(
         reading: Reading, dtype: torch.dtype, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
@@ -142,7 +134,6 @@ class _Adjoint(Function):
     """
 
     @staticmethod
-    @_bound_cheaply
     def forward(
         pull_back: PullBack, needs: Sequence[bool], *tensors: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
@@ -166,7 +157,7 @@ def _backward(
 ) -> tuple[torch.Tensor | None, ...]:
     inputs = ctx.saved_tensors
     if torch.is_grad_enabled():
-        return _Adjoint.apply(ctx.pull_back, needs, *inputs, *cotangents)
+        return _apply(_Adjoint, ctx.pull_back, needs, *inputs, *cotangents)
     return _gradients(ctx.pull_back, needs, inputs, cotangents)
 
 
