@@ -211,7 +211,9 @@ class CompiledProgram:
         x_bar, y_bar = _pull_back_outputs(solution, cotangents, values_bar)
         block_needs = self.program.needs(needs)
         residual = None
-        if (x_bar is not None or y_bar is not None) and any(block_needs):
+        # Also solved where the reduced data do not depend on the parameters: its residual is
+        # what tells a derivative that is not unique.
+        if x_bar is not None or y_bar is not None:
             derivative = derivative or default_derivative()
             cotangent = derivative.vjp(
                 self._prepare(derivative),
