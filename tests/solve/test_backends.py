@@ -156,6 +156,19 @@ def test_the_solution_is_the_true_one(
 
 
 @each_backend
+@pytest.mark.parametrize("dimensions", [(1, 1, 1), (2, 1), (3, 4, 1, 2)], ids=str)
+def test_no_step_leaves_a_second_order_cone_through_its_apex(
+    backend: str, dimensions: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    """In the opposite cone the determinant is positive again and all residuals are small."""
+    cones = Cones(0, 1, dimensions)
+    batch = random_batch(rng, n=cones.size, cones=cones, batch=200)
+    solution = solve(backend, batch, eps_abs=1e-8, eps_rel=1e-8)
+    assert _distance(projection.project(cones, solution.s), solution.s) <= 1e-8
+    assert _distance(projection.project_dual(cones, solution.y), solution.y) <= 1e-8
+
+
+@each_backend
 def test_the_same_call_twice_gives_the_same_bits(backend: str, rng: np.random.Generator) -> None:
     batch = random_batch(rng, n=6, cones=Cones(1, 5, (3,)), batch=11)
     first, second = solve(backend, batch, threads=2), solve(backend, batch, threads=1)

@@ -87,7 +87,10 @@ struct SecondOrder {
     const V discriminant = b * b - a * c;
     const V root = O::sqrt(O::max(discriminant, V{})) - b;
     const M crosses = O::ge(discriminant, V{}) & O::gt(root, V{});
-    return O::min(limit, O::select(crosses, c / root, limit));
+    // Rounding can hide a double root: there u + α du leaves through the apex, where its head
+    // vanishes, and enters the opposite cone, where the determinant is positive again.
+    const V apex = O::select(O::gt(-du[0], V{}), -u[0] / du[0], limit);
+    return O::min(O::min(limit, apex), O::select(crosses, c / root, limit));
   }
 
   /// Spectral form of DΠ at v: eigenvalues (first, second, rest) on (1, ζ)/√2, (1, −ζ)/√2
