@@ -135,3 +135,35 @@ def test_a_row_without_solution_gets_exactly_zero(rng: np.random.Generator) -> N
     for name in BLOCKS:
         assert (getattr(ours, name)[[0, 7]] == 0.0).all()
         np.testing.assert_array_equal(getattr(ours, name)[good], getattr(reference, name)[good])
+
+
+def test_a_row_that_stopped_short_is_differentiated_where_it_stopped(
+    rng: np.random.Generator,
+) -> None:
+    """An unreachable tolerance returns an earlier iterate, whose active rows are its own."""
+    batch = random_batch(rng, n=8, cones=ConeProduct(1, 12, (4,)), batch=12)
+    backend = NativeBackend()
+    unreachable = Settings(1e-16, 1e-16, threads=1, extra={"fallback": False})
+    short = backend.solve(backend.setup(batch.structure), batch, unreachable)
+    assert (short.status == Status.INACCURATE).any()
+    solution = solved(batch)
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    assert_close(pull_back(engine, batch, short, *bars), pull_back(engine, batch, solution, *bars))
+
+
+def test_dependent_rows_leave_the_gradient_of_the_objective_alone(
+    rng: np.random.Generator,
+) -> None:
+    """Without cotangents of A and b no row has to be dropped, and q̄ and P̄ do not change."""
+    case = next(case for case in SOLVABLE if not case.is_regular)
+    batch = case.build(rng)
+    solution = solved(batch)
+    x_bar = cotangents(solution, rng)[0]
+    engine = prepare_engine(batch.structure)
+    whole = pull_back(engine, batch, solution, x_bar, None, None)
+    part = pull_back(engine, batch, solution, x_bar, None, None, needs=(True, True, False, False))
+    for name in ("P", "q"):
+        expected = getattr(whole, name)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(getattr(part, name), expected, rtol=0, atol=AGREEMENT * scale)

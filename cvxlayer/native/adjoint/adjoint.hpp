@@ -76,8 +76,13 @@ struct Adjoint {
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
-    find_newton_step(true);
-    if (reduce_dependent_rows(count)) {
+    // Which of several dependent rows are kept changes the cotangents of A and b, and those
+    // that come from y; λ, and with it q̄ and P̄, is the same for all.
+    const bool probing = num_linear() > 0 && (io.A_bar.start != nullptr ||
+                                              io.b_bar.start != nullptr ||
+                                              io.y_bar.start != nullptr);
+    find_newton_step(probing);
+    if (probing && reduce_dependent_rows(count)) {
       linearize();
       find_newton_step(false);
     }

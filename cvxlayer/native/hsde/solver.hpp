@@ -189,7 +189,8 @@ struct HsdeSolver {
       results.s.at(row, i) = O::get(from_s[i], lane) / (e * divisor);
       // Δs/s = −1 − Δy/y on the affine step: active when |Δs|/s > |Δy|/y.
       const bool active = i < num_zero() || O::get(affine_change[i], lane) > -0.5;
-      results.is_active.at(row, i) = i < num_linear() ? active : -1;
+      // An earlier iterate was not classified; the adjoint does so where it is needed.
+      results.is_active.at(row, i) = i < num_linear() && current ? active : -1;
     }
     if (data.has_erased_rows[lane]) restore_erased_rows(problem, row, results);
     results.status[row] = static_cast<std::int8_t>(status);
