@@ -23,8 +23,9 @@ Eigen::MatrixXd null_directions(int count, int n, const double* rows) {
   basis.bottomRows(count - rank).setIdentity();
   if (rank > 0 && rank < count) {
     const auto& R = qr.matrixR();
-    basis.topRows(rank) = -R.topLeftCorner(rank, rank).triangularView<Eigen::Upper>().solve(
-        R.topRightCorner(rank, count - rank));
+    basis.topRows(rank) = -R.topLeftCorner(rank, rank)
+                               .triangularView<Eigen::Upper>()
+                               .solve(R.topRightCorner(rank, count - rank));
   }
   return qr.colsPermutation() * basis;
 }

@@ -11,7 +11,8 @@ extern const Kernels kKernels_generic_2, kKernels_generic_1;
 
 const Kernels* const* available_kernels(int* count) {
 #if defined(__x86_64__)
-  static const Kernels* const avx512[] = {&kKernels_avx512_1, &kKernels_avx512_4, &kKernels_avx512_8};
+  static const Kernels* const avx512[] = {&kKernels_avx512_1, &kKernels_avx512_4,
+                                          &kKernels_avx512_8};
   static const Kernels* const avx2[] = {&kKernels_avx2_1, &kKernels_avx2_4};
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

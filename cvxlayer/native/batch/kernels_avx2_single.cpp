@@ -5,6 +5,7 @@
 
 namespace cvxlayer {
 
-extern const Kernels kKernels_avx2_1 = isa_avx2_single::LaneKernels<isa_avx2_single::Lanes<1>>::table("avx2");
+extern const Kernels kKernels_avx2_1 =
+    isa_avx2_single::LaneKernels<isa_avx2_single::Lanes<1>>::table("avx2");
 
 }  // namespace cvxlayer

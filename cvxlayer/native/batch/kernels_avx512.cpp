@@ -5,7 +5,9 @@
 
 namespace cvxlayer {
 
-extern const Kernels kKernels_avx512_8 = isa_avx512::LaneKernels<isa_avx512::Lanes<8>>::table("avx512");
-extern const Kernels kKernels_avx512_4 = isa_avx512::LaneKernels<isa_avx512::Lanes<4>>::table("avx512");
+extern const Kernels kKernels_avx512_8 =
+    isa_avx512::LaneKernels<isa_avx512::Lanes<8>>::table("avx512");
+extern const Kernels kKernels_avx512_4 =
+    isa_avx512::LaneKernels<isa_avx512::Lanes<4>>::table("avx512");
 
 }  // namespace cvxlayer

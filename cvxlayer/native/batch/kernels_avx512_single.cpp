@@ -5,6 +5,7 @@
 
 namespace cvxlayer {
 
-extern const Kernels kKernels_avx512_1 = isa_avx512_single::LaneKernels<isa_avx512_single::Lanes<1>>::table("avx512");
+extern const Kernels kKernels_avx512_1 =
+    isa_avx512_single::LaneKernels<isa_avx512_single::Lanes<1>>::table("avx512");
 
 }  // namespace cvxlayer

@@ -5,6 +5,7 @@
 
 namespace cvxlayer {
 
-extern const Kernels kKernels_generic_2 = isa_generic::LaneKernels<isa_generic::Lanes<2>>::table("generic");
+extern const Kernels kKernels_generic_2 =
+    isa_generic::LaneKernels<isa_generic::Lanes<2>>::table("generic");
 
 }  // namespace cvxlayer

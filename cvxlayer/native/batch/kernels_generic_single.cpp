@@ -5,6 +5,7 @@
 
 namespace cvxlayer {
 
-extern const Kernels kKernels_generic_1 = isa_generic_single::LaneKernels<isa_generic_single::Lanes<1>>::table("generic");
+extern const Kernels kKernels_generic_1 =
+    isa_generic_single::LaneKernels<isa_generic_single::Lanes<1>>::table("generic");
 
 }  // namespace cvxlayer

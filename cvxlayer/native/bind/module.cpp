@@ -68,8 +68,8 @@ ProblemData problem_of(const Engine& engine, long batch, const Matrix& P, const 
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
            std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
            int max_iterations, bool careful, int threads, int width, MutableMatrix x,
-           MutableMatrix y, MutableMatrix s, Codes status, Counts iterations,
-           Reals primal_residual, Reals dual_residual, Reals gap, CodeMatrix is_active) {
+           MutableMatrix y, MutableMatrix s, Codes status, Counts iterations, Reals primal_residual,
+           Reals dual_residual, Reals gap, CodeMatrix is_active) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -97,11 +97,11 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
 }
 
 void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x,
-               Matrix y, Matrix s, Codes status, CodeMatrix is_active,
-               std::optional<Matrix> x_bar, std::optional<Matrix> y_bar,
-               std::optional<Matrix> s_bar, std::optional<MutableMatrix> P_bar,
-               std::optional<MutableMatrix> q_bar, std::optional<MutableMatrix> A_bar,
-               std::optional<MutableMatrix> b_bar, Reals residual, int threads, int width) {
+               Matrix y, Matrix s, Codes status, CodeMatrix is_active, std::optional<Matrix> x_bar,
+               std::optional<Matrix> y_bar, std::optional<Matrix> s_bar,
+               std::optional<MutableMatrix> P_bar, std::optional<MutableMatrix> q_bar,
+               std::optional<MutableMatrix> A_bar, std::optional<MutableMatrix> b_bar,
+               Reals residual, int threads, int width) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -147,16 +147,17 @@ NB_MODULE(_native, module) {
   module.doc() = "Native engine of cvxlayer: batched cone programs and their derivatives.";
   nb::class_<Engine>(module, "Engine",
                      "All work that depends on the structure of a batch alone. Thread-safe.")
-      .def("__init__",
-           [](Engine* self, int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
-              std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-              std::vector<int> A_row) {
-             new (self) Engine(std::in_place, n, num_zero, num_nonnegative, std::move(cone_sizes),
-                               std::move(P_start), std::move(P_row), std::move(A_start),
-                               std::move(A_row));
-           },
-           "n"_a, "num_zero"_a, "num_nonnegative"_a, "cone_sizes"_a, "P_start"_a, "P_row"_a,
-           "A_start"_a, "A_row"_a)
+      .def(
+          "__init__",
+          [](Engine* self, int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
+             std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
+             std::vector<int> A_row) {
+            new (self)
+                Engine(std::in_place, n, num_zero, num_nonnegative, std::move(cone_sizes),
+                       std::move(P_start), std::move(P_row), std::move(A_start), std::move(A_row));
+          },
+          "n"_a, "num_zero"_a, "num_nonnegative"_a, "cone_sizes"_a, "P_start"_a, "P_row"_a,
+          "A_start"_a, "A_row"_a)
       .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
            "careful"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a, "iterations"_a,
@@ -164,13 +165,14 @@ NB_MODULE(_native, module) {
            "Solve a batch, or its rows `index`, into the given arrays.")
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "x_bar"_a.none(), "y_bar"_a.none(),
-           "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(),
-           "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
+           "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(), "b_bar"_a.none(),
+           "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
       .def("workspace_bytes", &Engine::workspace_bytes, "width"_a,
            "Memory of one thread's workspace.")
-      .def_prop_ro("factor_entries",
-                   [](const Engine& engine) { return engine.structure().solve_symbolic().storage(); })
+      .def_prop_ro(
+          "factor_entries",
+          [](const Engine& engine) { return engine.structure().solve_symbolic().storage(); })
       .def_prop_ro("factor_multiply_adds", [](const Engine& engine) {
         return engine.structure().solve_symbolic().multiply_adds();
       });

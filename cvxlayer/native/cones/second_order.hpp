@@ -70,8 +70,8 @@ struct SecondOrder {
   }
 
   /// out += coefficient · W² u, with W² = η²(2wwᵀ − J).
-  static CVXLAYER_INLINE void add_squared(const V* w, V eta, const V* u, int size, double coefficient,
-                                          V* out) {
+  static CVXLAYER_INLINE void add_squared(const V* w, V eta, const V* u, int size,
+                                          double coefficient, V* out) {
     V inner{};
     for (int i = 0; i < size; ++i) inner += w[i] * u[i];
     const V factor = eta * eta * coefficient;

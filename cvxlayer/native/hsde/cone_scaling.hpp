@@ -17,14 +17,15 @@ struct ConeScaling {
   using Soc = SecondOrder<L>;
 
   const StructureView* structure;
-  V* h;                 // H of linear rows, 0 for equalities
+  V* h;                      // H of linear rows, 0 for equalities
   V *inverse_s, *inverse_y;  // of inequality rows; divisions are what these rows cost
-  V *w, *eta, *lambda;  // second-order cones: W = η W(w)
+  V *w, *eta, *lambda;       // second-order cones: W = η W(w)
   V* scratch;
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
-    for (V** pointer : {&h, &inverse_s, &inverse_y, &w, &lambda, &scratch}) *pointer = arena.take<V>(view.m);
+    for (V** pointer : {&h, &inverse_s, &inverse_y, &w, &lambda, &scratch})
+      *pointer = arena.take<V>(view.m);
     eta = arena.take<V>(view.num_cones);
   }
 

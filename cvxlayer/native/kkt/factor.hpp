@@ -88,10 +88,17 @@ inline void subtract_rows(V* target, const long* row, const int* column, int num
     subtract_tile<4, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
   }
   switch (num_rows - i) {
-    case 3: subtract_tile<3, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth); break;
-    case 2: subtract_tile<2, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth); break;
-    case 1: subtract_tile<1, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth); break;
-    default: break;
+    case 3:
+      subtract_tile<3, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      break;
+    case 2:
+      subtract_tile<2, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      break;
+    case 1:
+      subtract_tile<1, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      break;
+    default:
+      break;
   }
 }
 
@@ -100,11 +107,20 @@ template <class V>
 inline void subtract_strip(V* target, const long* row, const int* column, int num_rows,
                            int num_columns, const V* l, long ldl, const V* u, long ldu, int depth) {
   switch (num_columns) {
-    case 4: subtract_rows<4>(target, row, column, num_rows, l, ldl, u, ldu, depth); break;
-    case 3: subtract_rows<3>(target, row, column, num_rows, l, ldl, u, ldu, depth); break;
-    case 2: subtract_rows<2>(target, row, column, num_rows, l, ldl, u, ldu, depth); break;
-    case 1: subtract_rows<1>(target, row, column, num_rows, l, ldl, u, ldu, depth); break;
-    default: break;
+    case 4:
+      subtract_rows<4>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      break;
+    case 3:
+      subtract_rows<3>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      break;
+    case 2:
+      subtract_rows<2>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      break;
+    case 1:
+      subtract_rows<1>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      break;
+    default:
+      break;
   }
 }
 

@@ -140,16 +140,19 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     if (!mixes_cone_rows) continue;
     for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
       for (int a = 0; a < cone_size_[k]; ++a) {
-        plan.mixed_entry.push_back(symbolic.entry(kkt_index_[cone_start_[k] + a], mixed_column_[c]));
+        plan.mixed_entry.push_back(
+            symbolic.entry(kkt_index_[cone_start_[k] + a], mixed_column_[c]));
       }
     }
   }
 }
 
 KktPlan Structure::plan_view(const Plan& plan) const {
-  return {plan.symbolic->view(),         plan.variable_position.data(), plan.row_position.data(),
-          plan.P_entry.data(),           plan.A_entry.data(),           plan.variable_diagonal.data(),
-          plan.row_diagonal.data(),      plan.block.data(),             plan.mixed_entry.data()};
+  return {plan.symbolic->view(),    plan.variable_position.data(),
+          plan.row_position.data(), plan.P_entry.data(),
+          plan.A_entry.data(),      plan.variable_diagonal.data(),
+          plan.row_diagonal.data(), plan.block.data(),
+          plan.mixed_entry.data()};
 }
 
 void Structure::build_view() {

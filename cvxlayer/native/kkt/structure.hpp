@@ -14,14 +14,14 @@ namespace cvxlayer {
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
-  const int* variable_position;  // n pivot positions
-  const int* row_position;       // m pivot positions, −1 for singleton rows
-  const long* P_entry;           // nnz(P)
-  const long* A_entry;           // nnz(A), −1 where the entry does not stand alone
-  const long* variable_diagonal; // n
-  const long* row_diagonal;      // m, −1 for singleton rows
-  const long* block;             // lower triangles of the second-order blocks, row by row
-  const long* mixed_entry;       // per second-order cone: column by column of its union
+  const int* variable_position;   // n pivot positions
+  const int* row_position;        // m pivot positions, −1 for singleton rows
+  const long* P_entry;            // nnz(P)
+  const long* A_entry;            // nnz(A), −1 where the entry does not stand alone
+  const long* variable_diagonal;  // n
+  const long* row_diagonal;       // m, −1 for singleton rows
+  const long* block;              // lower triangles of the second-order blocks, row by row
+  const long* mixed_entry;        // per second-order cone: column by column of its union
 };
 
 /// Plain pointers into a `Structure`, for lane code.
@@ -29,17 +29,17 @@ struct StructureView {
   int n, m, num_zero, num_linear, num_cones, degree;
   const int* cone_start;  // first row of each second-order cone
   const int* cone_size;
-  const int *P_start, *P_row;      // upper triangle, CSC
-  const int *A_start, *A_row;      // CSC
+  const int *P_start, *P_row;                     // upper triangle, CSC
+  const int *A_start, *A_row;                     // CSC
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
   int num_P, num_A;
-  int num_singletons;              // nonnegative rows with one entry, eliminated by hand
+  int num_singletons;  // nonnegative rows with one entry, eliminated by hand
   const int *singleton_row, *singleton_column, *singleton_entry;
   // Union of the columns in the rows of each second-order cone; for column c of cone k and
   // local row a, `mixed_source` is the index of that entry of A or −1.
   const int *mixed_start, *mixed_column;
-  const int *mixed_offset;  // start of cone k in mixed_source and KktPlan::mixed_entry
-  const int *mixed_source;
+  const int* mixed_offset;  // start of cone k in mixed_source and KktPlan::mixed_entry
+  const int* mixed_source;
   KktPlan solve, adjoint;
 };
 

@@ -19,7 +19,8 @@ constexpr long kMergeEntries = 12;
 
 /// Postorder of the forest `parent`, the child with the longest column last so that it can
 /// share a supernode with its parent.
-std::vector<int> postorder(const std::vector<int>& parent, const std::vector<std::vector<int>>& columns) {
+std::vector<int> postorder(const std::vector<int>& parent,
+                           const std::vector<std::vector<int>>& columns) {
   const int n = static_cast<int>(parent.size());
   std::vector<std::vector<int>> children(n + 1);
   for (int j = 0; j < n; ++j) children[parent[j] < 0 ? n : parent[j]].push_back(j);
@@ -266,11 +267,16 @@ long Symbolic::entry(int i, int j) const {
 }
 
 SymbolicView Symbolic::view() const {
-  return {dim_,           static_cast<int>(nodes_.size()),
-          nodes_.data(),  below_rows_.data(),
-          segments_.data(), relative_.data(),
-          position_.data(), sign_.data(),
-          storage_,       scratch_};
+  return {dim_,
+          static_cast<int>(nodes_.size()),
+          nodes_.data(),
+          below_rows_.data(),
+          segments_.data(),
+          relative_.data(),
+          position_.data(),
+          sign_.data(),
+          storage_,
+          scratch_};
 }
 
 }  // namespace cvxlayer

@@ -17,7 +17,7 @@ struct Supernode {
   int first;
   int width;
   int num_below;
-  int below;  // offset into `below_rows`
+  int below;   // offset into `below_rows`
   long panel;  // offset into the factor storage, in entries
   int segment_begin, segment_end;
   bool is_diagonal;
@@ -42,10 +42,10 @@ struct SymbolicView {
   const int* below_rows;
   const Segment* segments;
   const int* relative;
-  const int* position;  // original index → pivot position
+  const int* position;      // original index → pivot position
   const signed char* sign;  // by pivot position
-  long storage;  // entries of all panels
-  long scratch;  // entries of the update buffer
+  long storage;             // entries of all panels
+  long scratch;             // entries of the update buffer
 };
 
 class Symbolic {

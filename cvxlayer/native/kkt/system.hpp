@@ -21,9 +21,9 @@ struct KktSystem {
   const StructureView* structure;
   const KktPlan* plan;
   Factor<L> factor;
-  V* inverse_h;        // 1/(H + δ) of the singleton rows, by singleton
-  V* coupling;         // the entry of GA of each singleton row
-  V* permuted;         // two right-hand sides, interleaved
+  V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
+  V* coupling;   // the entry of GA of each singleton row
+  V* permuted;   // two right-hand sides, interleaved
   double regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
@@ -79,7 +79,8 @@ struct KktSystem {
       for (int c = 0; c < count; ++c) slot[c] = bottom(c, i);
     }
     for (int k = 0; k < s.num_singletons; ++k) {
-      V* slot = permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
+      V* slot =
+          permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
       const V factor = coupling[k] * inverse_h[k];
       for (int c = 0; c < count; ++c) slot[c] += factor * bottom(c, s.singleton_row[k]);
     }
