@@ -55,7 +55,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir docs/_build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 check: lint types docs
 
@@ -90,4 +90,4 @@ oldest:
 	$(OLD)/python -m pytest -n $(WORKERS) --ignore tests/benchmarks $(PYTEST_ARGS)
 
 clean:
-	rm -rf build docs/_build output
+	rm -rf build output
