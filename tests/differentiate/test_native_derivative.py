@@ -145,7 +145,7 @@ def test_a_row_that_stopped_short_is_differentiated_where_it_stopped(
     backend = NativeBackend()
     unreachable = Settings(1e-16, 1e-16, threads=1, extra={"fallback": False})
     short = backend.solve(backend.setup(batch.structure), batch, unreachable)
-    assert (short.status == Status.INACCURATE).any()
+    assert (short.status == Status.INACCURATE).all()
     solution = solved(batch)
     bars = cotangents(solution, rng)
     engine = prepare_engine(batch.structure)

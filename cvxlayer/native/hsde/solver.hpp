@@ -19,7 +19,9 @@ constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
 constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
+// Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
+constexpr double kDefaultTolerance = 1e-8;
 constexpr int kCarefulRefinements = 3;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
@@ -62,6 +64,7 @@ struct HsdeSolver {
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
   M is_active, is_starting;
+  double inaccurate_merit;
   long instance[W];
   int iterations[W];
 
@@ -82,6 +85,9 @@ struct HsdeSolver {
   /// Solve every instance of the queue. Never allocates; each instance ends with a status.
   void run(const ProblemData& problem, const Scaling& scales, const SolveSettings& settings,
            Queue& queue, const SolveResults& results) {
+    const double tolerance = settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
+    inaccurate_merit = kInaccurateFactor *
+                       (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
     start(problem, scales, queue);
     while (O::any(is_active)) {
       update_residuals();
@@ -156,7 +162,7 @@ struct HsdeSolver {
       } else {
         const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
         if (!stalled && iterations[lane] <= settings.max_iterations) continue;
-        status = O::get(best_merit, lane) <= kInaccurateFactor ? Status::kInaccurate
+        status = O::get(best_merit, lane) <= inaccurate_merit ? Status::kInaccurate
                  : stalled                                     ? Status::kNumericalError
                                                                : Status::kMaxIterations;
       }
@@ -278,7 +284,7 @@ struct HsdeSolver {
 
   void keep_best() {
     // Only what could be returned as inaccurate; NaN merits compare false.
-    const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(kInaccurateFactor)) &
+    const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(inaccurate_merit)) &
                      O::gt(merit, O::splat(1.0)) & ~is_starting;
     if (!O::any(better)) return;
     for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
