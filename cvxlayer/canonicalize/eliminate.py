@@ -25,8 +25,10 @@ from cvxlayer.canonicalize.form import CanonicalForm, border
 
 # Each round removes what the previous one uncovered; chains of definitions are short.
 _MAX_ROUNDS = 20
-# A pivot this much smaller than its row would amplify rounding errors.
-_SMALLEST_PIVOT = 1e-3
+# A pivot much smaller than its row amplifies rounding errors in what is read back. CVXPY's
+# own definitions only repeat the user's numbers, whatever their scale.
+_SMALLEST_PIVOT = 1e-8
+_SMALLEST_SHOWN_PIVOT = 1e-2
 # Terms of the objective's constant that one defining equality may add.
 _MAX_CONSTANT_TERMS = 4_000_000
 
@@ -91,7 +93,7 @@ def choose_pivots(form: CanonicalForm) -> Pivots:
     merely rename or fix a variable are still taken.
     """
     rows, columns = _candidates(form)
-    patterns = Patterns.of(form)
+    patterns, is_shown = Patterns.of(form), form.shown_variables()
     taken_rows: list[np.ndarray] = []
     taken_columns: list[np.ndarray] = []
     is_pivot = np.zeros(form.A.shape[1], dtype=bool)
@@ -99,7 +101,7 @@ def choose_pivots(form: CanonicalForm) -> Pivots:
     group_of = form.row_group[rows]
     for group in np.unique(group_of):
         pick = group_of == group
-        pivots = _independent(patterns, rows[pick], columns[pick])
+        pivots = _independent(patterns, is_shown, rows[pick], columns[pick])
         for attempt in (pivots, _only_short(patterns, pivots)):
             touched = patterns.columns_of(attempt.rows)
             # Pivots of one round must not meet: later rounds see to the rest.
@@ -126,8 +128,9 @@ def _candidates(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
     is_constant = ~np.isin(entry, entry[A.is_parametric])
     largest = np.zeros(A.shape[0])
     np.maximum.at(largest, A.row, np.abs(A.value))
-    pick = is_constant & (np.abs(A.value) >= _SMALLEST_PIVOT * largest[A.row])
     is_hidden = ~form.shown_variables()[A.column]
+    smallest = np.where(is_hidden, _SMALLEST_PIVOT, _SMALLEST_SHOWN_PIVOT)
+    pick = is_constant & (np.abs(A.value) >= smallest * largest[A.row])
     pick &= (A.row < form.cones.zero) | (is_hidden & _may_hold_with_equality(form, is_constant))
     row, column = A.row[pick], A.column[pick]
     # With x_j = T x + w: products with T and w must stay affine (derivation, section 2).
@@ -213,15 +216,17 @@ def _cone_directions(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
     return grows, shrinks
 
 
-def _independent(patterns: Patterns, rows: np.ndarray, columns: np.ndarray) -> Pivots:
+def _independent(
+    patterns: Patterns, is_shown: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> Pivots:
     """Choose one pivot for each row such that no pivot column meets another chosen row."""
     group_rows = np.unique(rows)
     meets = np.bincount(patterns.A_rows[group_rows].indices, minlength=len(patterns.column_counts))
     alone = meets[columns] == 1
     rows, columns = rows[alone], columns[alone]
-    # Of several candidates in a row, the one in fewest other rows and products fills least.
-    burden = patterns.column_counts[columns]
-    order = np.lexsort((columns, burden, rows))
+    # Of several candidates in a row, one the user does not see leaves the answers simple,
+    # and the one in fewest other rows and products fills least.
+    order = np.lexsort((columns, patterns.column_counts[columns], is_shown[columns], rows))
     _, first = np.unique(rows[order], return_index=True)
     return Pivots(rows[order][first], columns[order][first])
 
