@@ -9,6 +9,7 @@ reading from them, hence the padding of rows that are empty.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -100,30 +101,46 @@ class _Rows:
             num_rows, target, few, _Gather.of(indptr, columns, weights) if is_scattered else None
         )
 
-    @property
+    @functools.cached_property
     def is_full(self) -> bool:
         """Whether no row is empty."""
         return isinstance(self.target, slice) and self.target == slice(0, self.num_rows)
 
     def add_to(self, result: np.ndarray, points: np.ndarray) -> None:
         """Add the product with each point."""
-        whole = self.all if len(points) > 1 else None
-        for block in _blocks(len(points), self.num_rows):
-            if whole is not None:
-                result[block] += whole.times(points[block])
-            else:
-                result[block, self.target] += self.few.times(points[block])
+        if len(points) * self.num_rows > _BLOCK_ENTRIES:
+            for block in _blocks(len(points), self.num_rows):
+                self._add_block_to(result[block], points[block])
+        else:
+            self._add_block_to(result, points)
+
+    def _add_block_to(self, result: np.ndarray, points: np.ndarray) -> None:
+        if self.all is not None and len(points) > 1:
+            result += self.all.times(points)
+        elif self.is_full:
+            result += self.few.times(points)
+        else:
+            result[:, self.target] += self.few.times(points)
 
     def times(self, points: np.ndarray, base: np.ndarray | float) -> np.ndarray:
         """Return base, of one row, plus the product with each point, as a new array."""
+        if len(points) * self.num_rows <= _BLOCK_ENTRIES:
+            return self._times_block(points, base, None)
         result = np.empty((len(points), self.num_rows))
-        whole = self.few if self.is_full else self.all if len(points) > 1 else None
         for block in _blocks(len(points), self.num_rows):
-            if whole is not None:
-                np.add(whole.times(points[block]), base, out=result[block])
-            else:
-                result[block] = base
-                result[block, self.target] += self.few.times(points[block])
+            self._times_block(points[block], base, result[block])
+        return result
+
+    def _times_block(
+        self, points: np.ndarray, base: np.ndarray | float, out: np.ndarray | None
+    ) -> np.ndarray:
+        if self.is_full:
+            return np.add(self.few.times(points), base, out=out)
+        if self.all is not None and len(points) > 1:
+            return np.add(self.all.times(points), base, out=out)
+        result = np.empty((len(points), self.num_rows)) if out is None else out
+        result[:] = base
+        result[:, self.target] += self.few.times(points)
         return result
 
 
@@ -178,9 +195,7 @@ class SparseMap:
 
 def _blocks(num_points: int, num_rows: int) -> tuple[slice, ...]:
     """Return slices of points whose images fit into the cache together."""
-    step = max(1, _BLOCK_ENTRIES // max(num_rows, 1))
-    if num_points <= step:
-        return (slice(0, num_points),)
+    step = max(1, _BLOCK_ENTRIES // num_rows)
     return tuple(slice(i, min(i + step, num_points)) for i in range(0, num_points, step))
 
 
