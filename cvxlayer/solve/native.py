@@ -32,7 +32,7 @@ class NativeBackend(AbstractBackend):
     """
 
     name = "native"
-    extra_options = frozenset({"width", "fallback"})
+    extra_options = frozenset({"width", "fallback", "polish"})
 
     def setup(self, structure: ConeProgramStructure) -> _native.Engine:
         """Order and analyze the KKT matrices of the structure."""
@@ -43,8 +43,10 @@ class NativeBackend(AbstractBackend):
     ) -> ConeSolution:
         """Solve every instance; see `AbstractBackend.solve`.
 
-        Extra options: `width`, the number of SIMD lanes (0 chooses); `fallback`, whether
-        rows that fail numerically go to Clarabel (default True).
+        Extra options: `width`, the number of SIMD lanes (0 chooses); `polish`, whether each
+        solution takes one semismooth Newton step, which brings most to rounding level
+        (default True); `fallback`, whether rows that fail numerically go to Clarabel
+        (default True).
         """
         start = time.perf_counter()
         solution = _allocate(batch)
@@ -98,6 +100,7 @@ def _run(
         INFEASIBLE_TOLERANCE,
         settings.max_iters or DEFAULT_MAX_ITERS,
         careful,
+        settings.extra.get("polish", True),
         count_threads(settings.threads),
         settings.extra.get("width", 0),
         solution.x,

@@ -23,7 +23,7 @@ constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
 constexpr int kMaxRefinements = 8;
 constexpr int kConePolishes = 3;
-constexpr double kPolished = 1e-13;  // a residual not worth another step
+constexpr double kPolished = 1e-12;  // a residual not worth another step
 
 template <class L>
 struct Adjoint {
@@ -86,16 +86,36 @@ struct Adjoint {
       linearize();
       find_newton_step(false);
     }
-    bool moved = take_newton_step();
+    bool moved = O::any(take_newton_step(residual_norm));
     // Linear cones: one step is exact. Second-order cones: quadratic convergence.
     for (int pass = 1; moved && structure->num_cones > 0; ++pass) {
       linearize();
       if (pass == kConePolishes) break;
       find_newton_step(false);
-      moved = take_newton_step();
+      moved = O::any(take_newton_step(residual_norm));
     }
     solve_adjoint();
     store(io, first, count);
+  }
+
+  /// Replace solutions by one Newton step from them wherever that is the better point: the
+  /// larger of its residual and its complementarity, sᵀy over the degree, falls.
+  void polish(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
+              int count, bool matrices_ready, const SolveResults& results) {
+    load(problem, scaling, io, first, count, matrices_ready);
+    valid = valid & ~unclassified;
+    if (!O::any(valid)) return;
+    const V before = interior_residual();
+    settle_rows();
+    linearize();
+    find_newton_step(false);
+    const M better = take_newton_step(before);
+    data.multiply_P(x, t_n);
+    const StructureView& view = *structure;
+    const V gap = (dot(x, t_n, view.n) + dot(data.q, x, view.n) + dot(data.b, y, view.m)) / data.cost;
+    for (int lane = 0; lane < count; ++lane) {
+      if (O::get_mask(better, lane)) store_polished(results, first + lane, lane, O::get(gap, lane));
+    }
   }
 
  private:
@@ -411,19 +431,57 @@ struct Adjoint {
     }
   }
 
-  /// The semismooth Newton step, kept where the residual falls. Returns whether any lane moved.
-  bool take_newton_step() {
+  /// The semismooth Newton step, kept where its residual is below `before`. Returns where.
+  M take_newton_step(V before) {
     const StructureView& view = *structure;
     data.multiply_A(u_n, c_m);
     apply_root(u_m, t_m);
     for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + t_m[i] + c_m[i] + trial_v[i];
     for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
     const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
-    const M better = valid & O::lt(after, residual_norm) & O::gt(residual_norm, O::splat(kPolished));
+    const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
     for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
     project(v, y);
-    return O::any(better);
+    return better;
+  }
+
+  /// How far the solver's own (x, y, s) is from optimal, equilibrated.
+  V interior_residual() {
+    const StructureView& view = *structure;
+    data.multiply_P(x, c_n);
+    data.multiply_At(y, t_n);
+    for (int j = 0; j < view.n; ++j) c_n[j] += t_n[j] + data.q[j];
+    data.multiply_A(x, c_m);
+    V inner{};
+    for (int i = 0; i < view.m; ++i) {
+      c_m[i] += slack_of_row[i] - data.b[i];
+      inner += slack_of_row[i] * y[i];
+    }
+    return O::max(norm(c_n, c_m), O::abs(inner) * (1.0 / (view.degree + 1)));
+  }
+
+  /// (c_n, c_m) holds the residuals of the step that was taken.
+  void store_polished(const SolveResults& results, long row, int lane, double gap) const {
+    const StructureView& view = *structure;
+    double primal = 0.0, dual = 0.0;
+    for (int j = 0; j < view.n; ++j) {
+      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
+      const double residual = __builtin_fabs(O::get(c_n[j] * data.inverse_kd[j], lane));
+      dual = residual > dual ? residual : dual;
+    }
+    const double k = O::get(data.cost, lane);
+    for (int i = 0; i < view.m; ++i) {
+      const double residual = __builtin_fabs(O::get(c_m[i] * data.inverse_e[i], lane));
+      primal = residual > primal ? residual : primal;
+      if (__builtin_isinf(results.s.at(row, i))) continue;
+      const double e = O::get(data.e[i], lane);
+      results.y.at(row, i) = e * O::get(y[i], lane) / k;
+      results.s.at(row, i) = O::get(y[i] - v[i], lane) / e;
+    }
+    results.primal_residual[row] = primal;
+    results.dual_residual[row] = dual;
+    results.gap[row] = __builtin_fabs(gap);
   }
 
   // --------------------------------------------------------------------------------- adjoint

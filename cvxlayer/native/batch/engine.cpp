@@ -131,6 +131,14 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
       }
     }
     kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
+    if (!settings.polish) return;
+    if (index == nullptr) {
+      kernels.polish(view, workspace, problem, scaling, begin, end, results);
+    } else {
+      for (long k = begin; k < end; ++k) {
+        kernels.polish(view, workspace, problem, scaling, index[k], index[k] + 1, results);
+      }
+    }
   });
 }
 

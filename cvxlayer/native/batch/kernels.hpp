@@ -30,6 +30,9 @@ struct Kernels {
   void (*solve)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                 const SolveSettings&, const std::int64_t* index, long begin, long end,
                 const SolveResults&);
+  /// Polish the solutions of instances [begin, end).
+  void (*polish)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                 long begin, long end, const SolveResults&);
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);

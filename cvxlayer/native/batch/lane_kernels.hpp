@@ -41,6 +41,25 @@ struct LaneKernels {
     solver.run(problem, scaling, settings, queue, results);
   }
 
+  static void polish(const StructureView& view, char* workspace, const ProblemData& problem,
+                     const Scaling& scaling, long begin, long end, const SolveResults& results) {
+    Arena arena(workspace);
+    Adjoint<L> adjoint;
+    adjoint.lay_out(view, arena);
+    AdjointData io{};
+    io.x = {results.x.start, results.x.row_stride, results.x.stride};
+    io.y = {results.y.start, results.y.row_stride, results.y.stride};
+    io.s = {results.s.start, results.s.row_stride, results.s.stride};
+    io.status = results.status;
+    io.is_active = {results.is_active.start, results.is_active.row_stride, results.is_active.stride};
+    for (long first = begin; first < end; first += L::width) {
+      const long left = end - first;
+      const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
+      adjoint.polish(problem, scaling, io, first,
+                     static_cast<int>(left < L::width ? left : L::width), ready, results);
+    }
+  }
+
   static void pull_back(const StructureView& view, char* workspace, const ProblemData& problem,
                         const Scaling& scaling, const AdjointData& io, long begin, long end) {
     Arena arena(workspace);
@@ -55,7 +74,7 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    return {L::width, isa, &workspace_bytes, &equilibrate, &solve, &pull_back};
+    return {L::width, isa, &workspace_bytes, &equilibrate, &solve, &polish, &pull_back};
   }
 };
 

@@ -29,6 +29,7 @@ struct SolveSettings {
   double eps_infeasible;
   int max_iterations;
   bool careful;  // iterative refinement and shorter steps
+  bool polish;   // one semismooth Newton step from each solution
 };
 
 /// Outputs of a solve, all allocated by the caller, one row per instance.

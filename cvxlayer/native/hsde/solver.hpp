@@ -153,18 +153,21 @@ struct HsdeSolver {
       if (!O::get_mask(is_active, lane) || O::get_mask(is_starting, lane)) continue;
       const double reached = O::get(merit, lane);
       Status status;
+      const bool is_near = O::get(best_merit, lane) <= inaccurate_merit;
       if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (O::get(certificate_y, lane) > 0) {
+      } else if (!is_near && O::get(certificate_y, lane) > 0) {
+        // Beyond a good point, only rounding drives τ to zero: certificates count before one.
         status = Status::kInfeasible;
-      } else if (O::get(certificate_x, lane) > 0) {
+      } else if (!is_near && O::get(certificate_x, lane) > 0) {
         status = Status::kUnbounded;
       } else {
-        const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
+        const bool stalled =
+            !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
         if (!stalled && iterations[lane] <= settings.max_iterations) continue;
-        status = O::get(best_merit, lane) <= inaccurate_merit ? Status::kInaccurate
-                 : stalled                                     ? Status::kNumericalError
-                                                               : Status::kMaxIterations;
+        status = is_near   ? Status::kInaccurate
+                 : stalled ? Status::kNumericalError
+                           : Status::kMaxIterations;
       }
       store_lane(problem, lane, status, results);
       if (queue.empty()) {
