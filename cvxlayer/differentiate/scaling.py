@@ -64,7 +64,9 @@ def equilibrate(program: DenseProgram) -> Scaling:
         column = scaling.column / np.sqrt(_positive(by_column))
         row = scaling.row / np.sqrt(_positive(by_row))
         scaled = Scaling(column, row, scaling.cost).apply(program)
-        cost = max(float(np.mean(_largest(scaled.P, 0))) if n else 0.0, _norm(scaled.q))
+        # Not the mean over columns of P: with many of them empty, columns and cost would chase
+        # each other without end.
+        cost = max(_norm(scaled.P), _norm(scaled.q))
         scaling = Scaling(column, row, scaling.cost / cost if cost > _SMALLEST else scaling.cost)
     return scaling
 
