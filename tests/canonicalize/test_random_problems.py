@@ -14,6 +14,7 @@ import pytest
 from cvxlayer.canonicalize import assemble
 from cvxlayer.canonicalize.form import CanonicalForm
 from cvxlayer.compiler import CompiledProgram, compile_problem
+from cvxlayer.differentiate.reference import ReferenceDerivative
 from cvxlayer.errors import Status
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
@@ -91,7 +92,7 @@ def _unreduced(form: CanonicalForm) -> CanonicalForm:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_elimination_changes_no_variable_dual_or_value(
+def test_elimination_changes_no_variable_dual_value_or_gradient(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -120,3 +121,11 @@ def test_elimination_changes_no_variable_dual_or_value(
     np.testing.assert_allclose(found.value, expected.value, atol=TOLERANCE)
     for output, reference in zip(found.outputs, expected.outputs, strict=True):
         np.testing.assert_allclose(output, reference, atol=TOLERANCE)
+    weights = [rng.normal(size=output.shape) for output in found.outputs]
+    engine = ReferenceDerivative()
+    bars, _ = reduced.vjp(found, weights, np.ones(1), derivative=engine)
+    plain_bars, _ = plain.vjp(expected, weights, np.ones(1), derivative=engine)
+    for bar, reference in zip(bars, plain_bars, strict=True):
+        assert bar is not None
+        assert reference is not None
+        np.testing.assert_allclose(bar, reference, atol=TOLERANCE * (1 + np.abs(reference).max()))
