@@ -2,70 +2,59 @@
 //
 // The derivative of the solution map, transposed, W instances at once:
 //
-//   K [λ; μ] = [x̄ − Aᵀs̄; S ȳ],  K = [P AᵀS; SA −(I − D)],  ν = s̄ + S μ
-//   q̄ = −λ,  b̄ = ν,  Ā = −(yλᵀ + νxᵀ),  P̄ = −½(λxᵀ + xλᵀ)
+//     K [λ; μ] = [x̄ − Aᵀs̄; S ȳ],   ν = s̄ + S μ
+//     q̄ = −λ,  b̄ = ν,  Ā = −(yλᵀ + νxᵀ),  P̄ = −½(λxᵀ + xλᵀ)
 //
-// with D = DΠ_{K*}(y − s) and S = D^{1/2}. Derivation: docs/derivations/derivative.md; the
-// polish is the semismooth Newton step of Busseti, Moursi & Boyd (COAP 74, 2019).
+// with K and S of linearization.hpp. Derivation: docs/derivations/derivative.md.
 #pragma once
 
-#include "../batch/kernels.hpp"
-#include "../cones/second_order.hpp"
-#include "../hsde/status.hpp"
-#include "../kkt/system.hpp"
-#include "reduce.hpp"
+#include "linearization.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-constexpr double kAdjointRegularization = 1e-8;
-constexpr double kRefinedResidual = 1e-13;
-constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
-constexpr double kDependent = 1e5;  // size of a probe's answer that reveals a null vector
-constexpr int kMaxRefinements = 8;
+constexpr double kInconsistentAdjoint = 1e-7;
+constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
-constexpr double kPolished = 1e-12;  // a residual not worth another step
 
 template <class L>
-struct Adjoint {
-  using V = typename L::V;
-  using M = typename L::M;
-  using O = Ops<L>;
-  using Soc = SecondOrder<L>;
-  using Spectrum = typename Soc::Spectrum;
+struct Adjoint final : private Linearization<L> {
+  using Base = Linearization<L>;
+  using typename Base::M;
+  using typename Base::O;
+  using typename Base::V;
   static constexpr int W = L::width;
+  using Base::apply_root;
+  using Base::c_m;
+  using Base::c_n;
+  using Base::classify;
+  using Base::data;
+  using Base::find_newton_step;
+  using Base::linearize;
+  using Base::load;
+  using Base::multiply;
+  using Base::num_linear;
+  using Base::reduce_dependent_rows;
+  using Base::residual_norm;
+  using Base::settle_rows;
+  using Base::solve_refined;
+  using Base::structure;
+  using Base::t_n;
+  using Base::take_newton_step;
+  using Base::u_m;
+  using Base::u_n;
+  using Base::unclassified;
+  using Base::valid;
+  using Base::x;
+  using Base::y;
 
-  const StructureView* structure;
-  ScaledData<L> data;
-  KktSystem<L> kkt;
-  V *x, *v, *y;           // primal, v = y − s, and y = Π(v)
-  V *root;                // S of linear rows: 0 or 1
-  Spectrum *spectrum, *root_spectrum;
-  V *column;              // one column of A inside one second-order cone
-  V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *s_m, *rhs_n, *rhs_m, *trial_x, *trial_v;
-  V* slack_of_row;
-  double* dense;          // scratch of the reduction: rows × n, multipliers
-  bool* flags;
-  M valid, unclassified;
-  V adjoint_residual, residual_norm;
+  V *s_m, *rhs_n, *rhs_m;  // s̄, and the right-hand side
+  V adjoint_residual;
 
   void lay_out(const StructureView& view, Arena& arena) {
-    structure = &view;
-    data.lay_out(view, arena);
-    kkt.lay_out(view, view.adjoint, arena);
-    V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &rhs_n, &trial_x};
-    for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
-    V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &s_m, &rhs_m, &trial_v,
-                        &slack_of_row};
-    for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
-    int largest = 0;
-    for (int k = 0; k < view.num_cones; ++k) {
-      if (view.cone_size[k] > largest) largest = view.cone_size[k];
-    }
-    column = arena.take<V>(largest);
-    spectrum = arena.take<Spectrum>(view.num_cones);
-    root_spectrum = arena.take<Spectrum>(view.num_cones);
-    dense = arena.take<double>(static_cast<long>(view.n) + 2L * view.m);
-    flags = arena.take<bool>(2L * view.m);
+    Base::lay_out(view, arena);
+    s_m = arena.take<V>(view.m);
+    rhs_n = arena.take<V>(view.n);
+    rhs_m = arena.take<V>(view.m);
   }
 
   /// Instances first, …, first + count − 1 (count ≤ W). `matrices_ready`: A and its scaling
@@ -73,14 +62,17 @@ struct Adjoint {
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
            int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
+    for (int lane = 0; lane < W; ++lane) {
+      load_cotangents(io, first + (lane < count ? lane : 0), lane, O::get_mask(valid, lane));
+    }
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
     // Which of several dependent rows are kept changes the cotangents of A and b, and those
     // that come from y; λ, and with it q̄ and P̄, is the same for all.
-    const bool probing = num_linear() > 0 && (io.A_bar.start != nullptr ||
-                                              io.b_bar.start != nullptr ||
-                                              io.y_bar.start != nullptr);
+    const bool probing =
+        num_linear() > 0 &&
+        (io.A_bar.start != nullptr || io.b_bar.start != nullptr || io.y_bar.start != nullptr);
     find_newton_step(probing);
     if (probing && reduce_dependent_rows(count)) {
       linearize();
@@ -98,113 +90,7 @@ struct Adjoint {
     store(io, first, count);
   }
 
-  /// Replace solutions by one Newton step from them wherever that is the better point: the
-  /// larger of its residual and its complementarity, sᵀy over the degree, falls.
-  void polish(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
-              int count, bool matrices_ready, const SolveResults& results) {
-    load(problem, scaling, io, first, count, matrices_ready);
-    valid = valid & ~unclassified;
-    if (!O::any(valid)) return;
-    const V before = interior_residual();
-    settle_rows();
-    linearize();
-    find_newton_step(false);
-    const M better = take_newton_step(before);
-    data.multiply_P(x, t_n);
-    const StructureView& view = *structure;
-    const V gap = (dot(x, t_n, view.n) + dot(data.q, x, view.n) + dot(data.b, y, view.m)) / data.cost;
-    for (int lane = 0; lane < count; ++lane) {
-      if (O::get_mask(better, lane)) store_polished(results, first + lane, lane, O::get(gap, lane));
-    }
-  }
-
  private:
-  int num_linear() const { return structure->num_linear; }
-  V* cone(V* array, int k) const { return array + structure->cone_start[k]; }
-  const V* cone(const V* array, int k) const { return array + structure->cone_start[k]; }
-
-  void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
-            int count, bool matrices_ready) {
-    valid = unclassified = O::none();
-    for (int lane = 0; lane < W; ++lane) {
-      const long row = first + (lane < count ? lane : 0);
-      data.load(problem, scaling, row, lane, matrices_ready);
-      const auto status = static_cast<Status>(io.status[row]);
-      const bool ok = lane < count && (status == Status::kSolved || status == Status::kInaccurate);
-      O::set_mask(valid, lane, ok);
-      load_point(io, row, lane, ok);
-      load_cotangents(io, row, lane, ok);
-    }
-  }
-
-  void load_point(const AdjointData& io, long row, int lane, bool ok) {
-    const StructureView& view = *structure;
-    const double k = O::get(data.cost, lane);
-    for (int j = 0; j < view.n; ++j) {
-      O::set(x[j], lane, ok ? io.x.at(row, j) / O::get(data.d[j], lane) : 0.0);
-    }
-    for (int i = 0; i < view.m; ++i) {
-      const double e = O::get(data.e[i], lane);
-      const double dual = ok ? k * io.y.at(row, i) / e : 0.0;
-      // The slack of an infinite bound is infinite; its row was erased when loaded.
-      const double slack = ok && __builtin_isfinite(io.s.at(row, i)) ? e * io.s.at(row, i) : 1.0;
-      O::set(v[i], lane, dual - slack);
-      O::set(y[i], lane, dual);
-      O::set(slack_of_row[i], lane, slack);
-      if (i >= num_linear()) continue;
-      const int known = ok ? io.is_active.at(row, i) : 0;
-      O::set(root[i], lane, i < view.num_zero || known > 0 ? 1.0 : 0.0);
-      if (known < 0) O::set_mask(unclassified, lane, true);
-    }
-  }
-
-  /// Move linear rows onto the piece they belong to: v = y if active, −s if not.
-  void settle_rows() {
-    for (int i = 0; i < num_linear(); ++i) {
-      v[i] = O::select(O::gt(root[i], V{}), y[i], -slack_of_row[i]);
-    }
-  }
-
-  /// Active rows of lanes whose solver did not say, from one affine step at (s, y): with
-  /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
-  void classify() {
-    const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
-    const V tiny = O::splat(kTinyIterate);
-    auto ratio = [&](int i) {
-      return i < view.num_zero ? V{} : O::max(slack_of_row[i], tiny) / O::max(y[i], tiny);
-    };
-    for (int i = 0; i < num_linear(); ++i) {
-      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, ratio(i));
-    }
-    for (int t = 0; t < view.num_A; ++t) {
-      const long entry = view.adjoint.A_entry[t];
-      if (entry >= 0) kkt.factor.storage[entry] = data.A[t];
-    }
-    for (int k = 0; k < view.num_singletons; ++k) {
-      kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
-    }
-    const long* entry = view.adjoint.block;
-    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
-    kkt.factor.factorize(kAdjointRegularization);
-
-    data.multiply_P(x, r_n);
-    data.multiply_At(y, t_n);
-    for (int j = 0; j < view.n; ++j) r_n[j] = -(r_n[j] + t_n[j] + data.q[j]);
-    data.multiply_A(x, t_m);
-    for (int i = 0; i < num_linear(); ++i) r_m[i] = data.b[i] - t_m[i];
-    for (int k = 0; k < view.num_cones; ++k) {
-      const int begin = view.cone_start[k], end = begin + view.cone_size[k];
-      for (int i = begin; i < end; ++i) t_m[i] = data.b[i] - t_m[i] - slack_of_row[i];
-      Soc::apply(root_spectrum[k], cone(v, k), cone(t_m, k), end - begin, cone(r_m, k));
-    }
-    kkt.solve_in_place(r_n, r_m);
-    for (int i = view.num_zero; i < num_linear(); ++i) {
-      const M active = O::gt(r_m[i], -0.5 * O::max(y[i], tiny));
-      root[i] = O::select(unclassified, O::select(active, O::splat(1.0), V{}), root[i]);
-    }
-  }
-
   void load_cotangents(const AdjointData& io, long row, int lane, bool ok) {
     const StructureView& view = *structure;
     const double k = O::get(data.cost, lane);
@@ -220,270 +106,6 @@ struct Adjoint {
     }
   }
 
-  // -------------------------------------------------------------------------- the matrix K
-  void linearize() {
-    const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
-    for (int i = 0; i < num_linear(); ++i) {
-      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
-    }
-    for (int t = 0; t < view.num_A; ++t) {
-      const int i = view.A_row[t];
-      if (view.adjoint.A_entry[t] < 0) continue;
-      kkt.factor.storage[view.adjoint.A_entry[t]] = data.A[t] * root[i];
-    }
-    for (int k = 0; k < view.num_singletons; ++k) {
-      const V active = root[view.singleton_row[k]];
-      kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
-    }
-    const long* entry = view.adjoint.block;
-    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
-    kkt.factor.factorize(kAdjointRegularization);
-  }
-
-  void linearize_cone(int k, const long*& entry) {
-    const StructureView& view = *structure;
-    const int size = view.cone_size[k];
-    const V* point = cone(v, k);
-    spectrum[k] = Soc::derivative(point, size);
-    root_spectrum[k] = Soc::square_root(spectrum[k]);
-    for (int i = 0; i < size; ++i) {
-      for (int j = 0; j <= i; ++j, ++entry) {
-        const V identity = O::splat(i == j ? 1.0 + kAdjointRegularization : 0.0);
-        kkt.factor.storage[*entry] = Soc::entry(spectrum[k], point, i, j) - identity;
-      }
-    }
-    const int* source = view.mixed_source + view.mixed_offset[k];
-    const long* target = view.adjoint.mixed_entry + view.mixed_offset[k];
-    for (int c = view.mixed_start[k]; c < view.mixed_start[k + 1]; ++c) {
-      for (int a = 0; a < size; ++a) column[a] = source[a] < 0 ? V{} : data.A[source[a]];
-      Soc::apply(root_spectrum[k], point, column, size, column);
-      for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
-      source += size;
-      target += size;
-    }
-  }
-
-  /// out = S u.
-  void apply_root(const V* u, V* out) const {
-    for (int i = 0; i < num_linear(); ++i) out[i] = root[i] * u[i];
-    for (int k = 0; k < structure->num_cones; ++k) {
-      Soc::apply(root_spectrum[k], cone(v, k), cone(u, k), structure->cone_size[k], cone(out, k));
-    }
-  }
-
-  /// (out_n, out_m) = K (u, eta); uses t_n, t_m.
-  void multiply(const V* u, const V* eta, V* out_n, V* out_m) {
-    const StructureView& view = *structure;
-    apply_root(eta, t_m);
-    data.multiply_At(t_m, t_n);
-    data.multiply_P(u, out_n);
-    for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j];
-    data.multiply_A(u, t_m);
-    apply_root(t_m, out_m);
-    for (int i = 0; i < num_linear(); ++i) out_m[i] -= (1.0 - root[i]) * eta[i];
-    for (int k = 0; k < view.num_cones; ++k) {
-      const int size = view.cone_size[k];
-      Soc::apply(spectrum[k], cone(v, k), cone(eta, k), size, cone(t_m, k));
-      for (int i = view.cone_start[k]; i < view.cone_start[k] + size; ++i) {
-        out_m[i] += t_m[i] - eta[i];
-      }
-    }
-  }
-
-  V norm(const V* a, const V* b) const {
-    V largest{}, total{};  // the maximum overlooks NaN, the sum does not
-    for (int j = 0; j < structure->n; ++j) {
-      largest = O::max(largest, O::abs(a[j]));
-      total += a[j];
-    }
-    for (int i = 0; i < structure->m; ++i) {
-      largest = O::max(largest, O::abs(b[i]));
-      total += b[i];
-    }
-    return O::select(O::is_finite(total), largest, O::splat(__builtin_inf()));
-  }
-
-  /// Solve K (u_n, u_m) = (b_n, b_m), refined against K itself; returns the relative residual.
-  V solve_refined(const V* b_n, const V* b_m) {
-    const StructureView& view = *structure;
-    for (int j = 0; j < view.n; ++j) {
-      u_n[j] = V{};
-      r_n[j] = b_n[j];
-    }
-    for (int i = 0; i < view.m; ++i) {
-      u_m[i] = V{};
-      r_m[i] = b_m[i];
-    }
-    const V size = O::max(norm(r_n, r_m), O::splat(1e-300));
-    V residual = O::splat(1.0);
-    M running = valid;
-    for (int pass = 0; pass < kMaxRefinements && O::any(running); ++pass) {
-      kkt.solve_in_place(r_n, r_m);
-      for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, r_n[j], V{});
-      for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, r_m[i], V{});
-      multiply(u_n, u_m, c_n, c_m);
-      for (int j = 0; j < view.n; ++j) c_n[j] = b_n[j] - c_n[j];
-      for (int i = 0; i < view.m; ++i) c_m[i] = b_m[i] - c_m[i];
-      const V reached = norm(c_n, c_m) / size;
-      const M improved = O::lt(reached, residual);
-      // A step that did not help is taken back.
-      const M spoiled = running & ~improved;
-      for (int j = 0; j < view.n; ++j) u_n[j] -= O::select(spoiled, r_n[j], V{});
-      for (int i = 0; i < view.m; ++i) u_m[i] -= O::select(spoiled, r_m[i], V{});
-      const M stagnates = O::gt(reached, residual * 0.5);
-      residual = O::select(running & improved, reached, residual);
-      running = running & improved & ~stagnates & O::gt(residual, O::splat(kRefinedResidual));
-      for (int j = 0; j < view.n; ++j) r_n[j] = c_n[j];
-      for (int i = 0; i < view.m; ++i) r_m[i] = c_m[i];
-    }
-    return residual;
-  }
-
-  // ------------------------------------------------------------------------- degenerate rows
-  /// The size of the probe's answer in r_m tells which lanes to look at; see `probe`.
-  bool reduce_dependent_rows(int count) {
-    V largest{};
-    for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(r_m[i] * root[i]));
-    const M suspicious = valid & ~O::lt(largest, O::splat(kDependent));
-    if (!O::any(suspicious)) return false;
-    bool changed = false;
-    for (int lane = 0; lane < count; ++lane) {
-      if (O::get_mask(suspicious, lane)) changed |= reduce_lane(lane);
-    }
-    return changed;
-  }
-
-  bool reduce_lane(int lane) {
-    const StructureView& view = *structure;
-    int count = 0;
-    for (int i = 0; i < num_linear(); ++i) count += O::get(root[i], lane) != 0.0;
-    double* rows = new double[static_cast<size_t>(count) * view.n]();
-    double* multiplier = dense;
-    bool *is_equality = flags, *is_kept = flags + view.m;
-    int next = 0;
-    for (int i = 0; i < num_linear(); ++i) {
-      if (O::get(root[i], lane) == 0.0) continue;
-      for (int t = view.row_start[i]; t < view.row_start[i + 1]; ++t) {
-        rows[static_cast<size_t>(next) * view.n + view.row_column[t]] =
-            O::get(data.A[view.row_entry[t]], lane);
-      }
-      is_equality[next] = i < view.num_zero;
-      multiplier[next++] = O::get(v[i], lane);
-    }
-    const int dropped = reduce_active_rows(count, view.n, rows, is_equality, multiplier, is_kept);
-    delete[] rows;
-    next = 0;
-    for (int i = 0; i < num_linear(); ++i) {
-      if (O::get(root[i], lane) == 0.0) continue;
-      O::set(v[i], lane, multiplier[next]);
-      if (!is_kept[next]) O::set(root[i], lane, 0.0);
-      ++next;
-    }
-    return dropped > 0;
-  }
-
-  // ---------------------------------------------------------------------------------- polish
-  /// out = Π(point), onto K*; equality rows dropped by the reduction stay at zero.
-  void project(const V* point, V* out) const {
-    const StructureView& view = *structure;
-    for (int i = 0; i < view.num_zero; ++i) out[i] = root[i] * point[i];
-    for (int i = view.num_zero; i < num_linear(); ++i) out[i] = O::max(point[i], V{});
-    for (int k = 0; k < view.num_cones; ++k) {
-      const V* part = cone(point, k);
-      Soc::apply(Soc::derivative(part, view.cone_size[k]), part, part, view.cone_size[k],
-                 cone(out, k));
-    }
-  }
-
-  /// (out_n, out_m) = (Px + Aᵀy + q, Ax + y − v − b) with y = Π(v); returns its norm.
-  V residual_map(const V* primal, const V* point, V* dual, V* out_n, V* out_m) {
-    const StructureView& view = *structure;
-    project(point, dual);
-    data.multiply_P(primal, out_n);
-    data.multiply_At(dual, t_n);
-    for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j] + data.q[j];
-    data.multiply_A(primal, out_m);
-    for (int i = 0; i < view.m; ++i) out_m[i] += dual[i] - point[i] - data.b[i];
-    return norm(out_n, out_m);
-  }
-
-  /// Scattered numbers on the active linear rows. A right-hand side with a component along a
-  /// null vector of K is answered by one of size 1/δ, so they reveal dependent rows.
-  CVXLAYER_INLINE V probe(int i) const {
-    const std::uint32_t mixed = (static_cast<std::uint32_t>(i) + 1u) * 2654435769u;
-    return root[i] * (0.5 + (mixed >> 8) * (1.0 / 16777216.0));
-  }
-
-  /// (u_n, u_m) solves K u = −(r₁, S r₂) at (x, v), whose residual (r₁, r₂) stays in
-  /// (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, also (r_n, r_m).
-  void find_newton_step(bool probing) {
-    residual_norm = residual_map(x, v, y, trial_x, trial_v);
-    apply_root(trial_v, c_m);
-    const auto top = [this](int c, int j) { return c == 0 ? -trial_x[j] : V{}; };
-    const auto bottom = [this](int c, int i) {
-      return c == 0 ? -c_m[i] : i < num_linear() ? probe(i) : V{};
-    };
-    if (probing) {
-      kkt.template solve<2>(top, bottom, {u_n, r_n}, {u_m, r_m});
-    } else {
-      kkt.template solve<1>(top, bottom, {u_n}, {u_m});
-    }
-  }
-
-  /// The semismooth Newton step, kept where its residual is below `before`. Returns where.
-  M take_newton_step(V before) {
-    const StructureView& view = *structure;
-    data.multiply_A(u_n, c_m);
-    apply_root(u_m, t_m);
-    for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + t_m[i] + c_m[i] + trial_v[i];
-    for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
-    const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
-    const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
-    for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
-    for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
-    project(v, y);
-    return better;
-  }
-
-  /// How far the solver's own (x, y, s) is from optimal, equilibrated.
-  V interior_residual() {
-    const StructureView& view = *structure;
-    data.multiply_P(x, c_n);
-    data.multiply_At(y, t_n);
-    for (int j = 0; j < view.n; ++j) c_n[j] += t_n[j] + data.q[j];
-    data.multiply_A(x, c_m);
-    V inner{};
-    for (int i = 0; i < view.m; ++i) {
-      c_m[i] += slack_of_row[i] - data.b[i];
-      inner += slack_of_row[i] * y[i];
-    }
-    return O::max(norm(c_n, c_m), O::abs(inner) * (1.0 / (view.degree + 1)));
-  }
-
-  /// (c_n, c_m) holds the residuals of the step that was taken.
-  void store_polished(const SolveResults& results, long row, int lane, double gap) const {
-    const StructureView& view = *structure;
-    double primal = 0.0, dual = 0.0;
-    for (int j = 0; j < view.n; ++j) {
-      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
-      const double residual = __builtin_fabs(O::get(c_n[j] * data.inverse_kd[j], lane));
-      dual = residual > dual ? residual : dual;
-    }
-    const double k = O::get(data.cost, lane);
-    for (int i = 0; i < view.m; ++i) {
-      const double residual = __builtin_fabs(O::get(c_m[i] * data.inverse_e[i], lane));
-      primal = residual > primal ? residual : primal;
-      if (__builtin_isinf(results.s.at(row, i))) continue;
-      const double e = O::get(data.e[i], lane);
-      results.y.at(row, i) = e * O::get(y[i], lane) / k;
-      results.s.at(row, i) = O::get(y[i] - v[i], lane) / e;
-    }
-    results.primal_residual[row] = primal;
-    results.dual_residual[row] = dual;
-    results.gap[row] = __builtin_fabs(gap);
-  }
-
   // --------------------------------------------------------------------------------- adjoint
   void solve_adjoint() {
     const StructureView& view = *structure;
@@ -492,6 +114,19 @@ struct Adjoint {
     apply_root(rhs_m, c_m);
     for (int i = 0; i < view.m; ++i) rhs_m[i] = c_m[i];
     adjoint_residual = solve_refined(rhs_n, rhs_m);
+    // What is left of an inconsistent system is its part along null vectors of K, answered by
+    // one of size 1/δ. Without that part the answer is the least-squares one.
+    const M inconsistent = valid & O::gt(adjoint_residual, O::splat(kInconsistentAdjoint));
+    for (int pass = 0; pass < kNullPasses && O::any(inconsistent); ++pass) {
+      multiply(u_n, u_m, c_n, c_m);
+      for (int j = 0; j < view.n; ++j) {
+        rhs_n[j] = O::select(inconsistent, c_n[j], rhs_n[j]);
+      }
+      for (int i = 0; i < view.m; ++i) {
+        rhs_m[i] = O::select(inconsistent, c_m[i], rhs_m[i]);
+      }
+      solve_refined(rhs_n, rhs_m);
+    }
     apply_root(u_m, c_m);
     // λ, ν, x, y in user scaling.
     for (int j = 0; j < view.n; ++j) {

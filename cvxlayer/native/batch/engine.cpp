@@ -8,6 +8,8 @@
 #include <new>
 #include <thread>
 
+#include "../hsde/status.hpp"
+
 namespace cvxlayer {
 
 namespace {
@@ -132,13 +134,25 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
     }
     kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
     if (!settings.polish) return;
-    if (index == nullptr) {
-      kernels.polish(view, workspace, problem, scaling, begin, end, results);
-    } else {
+    if (index != nullptr) {
       for (long k = begin; k < end; ++k) {
-        kernels.polish(view, workspace, problem, scaling, index[k], index[k] + 1, results);
+        kernels.polish(view, workspace, problem, scaling, settings, index[k], index[k] + 1,
+                       results);
       }
+      return;
     }
+    kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
+    // Rows that the polish could not finish go all the way.
+    std::vector<std::int64_t> unfinished;
+    for (long row = begin; row < end; ++row) {
+      const bool left = results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
+      if (left) unfinished.push_back(row);
+    }
+    if (unfinished.empty()) return;
+    SolveSettings whole = settings;
+    whole.stops_early = false;
+    kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), 0,
+                  static_cast<long>(unfinished.size()), results);
   });
 }
 

@@ -32,7 +32,7 @@ struct Kernels {
                 const SolveResults&);
   /// Polish the solutions of instances [begin, end).
   void (*polish)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
-                 long begin, long end, const SolveResults&);
+                 const SolveSettings&, long begin, long end, const SolveResults&);
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);

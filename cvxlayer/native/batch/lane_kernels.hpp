@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../adjoint/adjoint.hpp"
+#include "../adjoint/polish.hpp"
 #include "../hsde/equilibrate.hpp"
 #include "../hsde/solver.hpp"
 #include "kernels.hpp"
@@ -42,21 +43,23 @@ struct LaneKernels {
   }
 
   static void polish(const StructureView& view, char* workspace, const ProblemData& problem,
-                     const Scaling& scaling, long begin, long end, const SolveResults& results) {
+                     const Scaling& scaling, const SolveSettings& settings, long begin, long end,
+                     const SolveResults& results) {
     Arena arena(workspace);
-    Adjoint<L> adjoint;
-    adjoint.lay_out(view, arena);
+    Polish<L> polish;
+    polish.lay_out(view, arena);
     AdjointData io{};
     io.x = {results.x.start, results.x.row_stride, results.x.stride};
     io.y = {results.y.start, results.y.row_stride, results.y.stride};
     io.s = {results.s.start, results.s.row_stride, results.s.stride};
     io.status = results.status;
-    io.is_active = {results.is_active.start, results.is_active.row_stride, results.is_active.stride};
+    io.is_active = {results.is_active.start, results.is_active.row_stride,
+                    results.is_active.stride};
     for (long first = begin; first < end; first += L::width) {
       const long left = end - first;
       const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
-      adjoint.polish(problem, scaling, io, first,
-                     static_cast<int>(left < L::width ? left : L::width), ready, results);
+      polish.run(problem, scaling, io, first, static_cast<int>(left < L::width ? left : L::width),
+                 ready, settings, results);
     }
   }
 

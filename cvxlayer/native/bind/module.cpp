@@ -86,7 +86,13 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
                              dual_residual.data(),
                              gap.data(),
                              rows_of<std::int8_t>(is_active, "is_active", batch, view.m)};
-  const SolveSettings settings{eps_abs, eps_rel, eps_infeasible, max_iterations, careful, polish};
+  const SolveSettings settings{eps_abs,
+                               eps_rel,
+                               eps_infeasible,
+                               max_iterations,
+                               careful,
+                               polish,
+                               polish && !careful && !index.has_value()};
   const std::int64_t* selected = index.has_value() ? index->data() : nullptr;
   const long count = index.has_value() ? static_cast<long>(index->shape(0)) : batch;
   for (long k = 0; selected != nullptr && k < count; ++k) {
@@ -160,8 +166,8 @@ NB_MODULE(_native, module) {
           "A_start"_a, "A_row"_a)
       .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
-           "careful"_a, "polish"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a, "iterations"_a,
-           "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
+           "careful"_a, "polish"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a,
+           "iterations"_a, "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
            "Solve a batch, or its rows `index`, into the given arrays.")
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "x_bar"_a.none(), "y_bar"_a.none(),

@@ -28,8 +28,9 @@ struct SolveSettings {
   double eps_rel;
   double eps_infeasible;
   int max_iterations;
-  bool careful;  // iterative refinement and shorter steps
-  bool polish;   // one semismooth Newton step from each solution
+  bool careful;      // iterative refinement and shorter steps
+  bool polish;       // one semismooth Newton step from each solution
+  bool stops_early;  // leave the last digits to the polish
 };
 
 /// Outputs of a solve, all allocated by the caller, one row per instance.

@@ -22,6 +22,9 @@ constexpr double kSmallestStep = 1e-9;
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
+// Where the polish takes over for linear cones: it costs about an iteration and reaches far
+// below the tolerance. For curved ones it has to start closer.
+constexpr double kProvisionalMerit = 30.0;
 constexpr int kCarefulRefinements = 3;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
@@ -74,20 +77,20 @@ struct HsdeSolver {
     kkt.lay_out(view, view.solve, arena);
     scaling.lay_out(view, arena);
     const int n = view.n, m = view.m;
-    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n,
-                        &scratch_n, &best_x};
+    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &scratch_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift,
-                        &work_m, &scratch_m, &best_y, &best_s, &affine_change};
+    V** const of_m[] = {&y,  &s,     &Ax,     &ry,        &y1,     &y2,     &dy,
+                        &ds, &shift, &work_m, &scratch_m, &best_y, &best_s, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
   /// Solve every instance of the queue. Never allocates; each instance ends with a status.
   void run(const ProblemData& problem, const Scaling& scales, const SolveSettings& settings,
            Queue& queue, const SolveResults& results) {
-    const double tolerance = settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
-    inaccurate_merit = kInaccurateFactor *
-                       (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
+    const double tolerance =
+        settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
+    inaccurate_merit =
+        kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
     start(problem, scales, queue);
     while (O::any(is_active)) {
       update_residuals();
@@ -156,6 +159,9 @@ struct HsdeSolver {
       const bool is_near = O::get(best_merit, lane) <= inaccurate_merit;
       if (reached <= 1.0) {
         status = Status::kSolved;
+      } else if (settings.stops_early && structure->num_cones == 0 &&
+                 reached <= kProvisionalMerit) {
+        status = Status::kProvisional;
       } else if (!is_near && O::get(certificate_y, lane) > 0) {
         // Beyond a good point, only rounding drives τ to zero: certificates count before one.
         status = Status::kInfeasible;
@@ -181,8 +187,9 @@ struct HsdeSolver {
   void store_lane(const ProblemData& problem, int lane, Status status,
                   const SolveResults& results) const {
     const long row = instance[lane];
-    const bool current = status == Status::kSolved || status == Status::kInfeasible ||
-                         status == Status::kUnbounded || !(O::get(best_merit, lane) < __builtin_inf());
+    const bool current = status == Status::kSolved || status == Status::kProvisional ||
+                         status == Status::kInfeasible || status == Status::kUnbounded ||
+                         !(O::get(best_merit, lane) < __builtin_inf());
     const V *from_x = current ? x : best_x, *from_y = current ? y : best_y,
             *from_s = current ? s : best_s;
     const double k = O::get(data.cost, lane);
@@ -209,7 +216,8 @@ struct HsdeSolver {
     results.gap[row] = O::get(current ? gap : best_gap, lane);
   }
 
-  void restore_erased_rows(const ProblemData& problem, long row, const SolveResults& results) const {
+  void restore_erased_rows(const ProblemData& problem, long row,
+                           const SolveResults& results) const {
     for (int i = num_zero(); i < num_linear(); ++i) {
       if (!(problem.b.at(row, i) == __builtin_inf())) continue;
       results.y.at(row, i) = 0.0;
@@ -263,8 +271,9 @@ struct HsdeSolver {
     const V quadratic = x_P_x * inverse_tau * inverse_tau;
     const V linear = q_x * inverse_tau, dual_linear = b_y * inverse_tau;
     gap = O::abs(quadratic + linear + dual_linear) * inverse_cost;
-    const V g_scale = O::max(O::abs(0.5 * quadratic + linear), O::abs(0.5 * quadratic + dual_linear)) *
-                      inverse_cost;
+    const V g_scale =
+        O::max(O::abs(0.5 * quadratic + linear), O::abs(0.5 * quadratic + dual_linear)) *
+        inverse_cost;
     // Absolute tolerances shrink with the objective: 1e-8 means nothing to one of size 1e-6.
     const V cost_unit = O::min(O::splat(1.0), inverse_cost);
     const double abs = settings.eps_abs, rel = settings.eps_rel;
@@ -382,8 +391,8 @@ struct HsdeSolver {
   V combine(V scale, V complement, const V* shifts) {
     const StructureView& v = *structure;
     const V inverse_tau = 1.0 / tau;
-    const V numerator = scale * r_tau - complement * inverse_tau + dot(gradient, x1, v.n) +
-                        dot(data.b, y1, v.m);
+    const V numerator =
+        scale * r_tau - complement * inverse_tau + dot(gradient, x1, v.n) + dot(data.b, y1, v.m);
     d_tau = numerator / denominator;
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];

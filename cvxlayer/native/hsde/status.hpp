@@ -13,6 +13,7 @@ enum class Status : std::int8_t {
   kUnbounded = 3,
   kMaxIterations = 4,
   kNumericalError = 5,
+  kProvisional = 6,  // inside one call only: near enough for the polish to finish
 };
 
 }  // namespace cvxlayer
