@@ -20,8 +20,8 @@ DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mpc"
 CONTROLLERS = ("lipmwalk", "whlipbal")
 ACCURACY = 1e-6
 TIGHT = {"eps": 1e-11}
-# Relative steps of q and of h. The second controller's P has eigenvalues of 1e-3 beside gradients of 1e3, so
-# that a solution moves by 5e5 times the relative change of q.
+# Relative steps of q and of h. The second controller's P has eigenvalues of 1e-3 beside gradients
+# of 1e3, so that a solution moves by 5e5 times the relative change of q.
 STEPS = {"lipmwalk": (1e-5, 1e-5), "whlipbal": (1e-8, 1e-5)}
 
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no {DATA}")
@@ -31,8 +31,8 @@ def controller(name: str, solver: str = "native") -> tuple[Layer, np.ndarray, np
     """Return the layer with parameters q and h, and their values at all steps."""
     with np.load(DATA / f"{name}.npz") as arrays:
         P, q, G, h = (arrays[key] for key in "PqGh")
-    assert (P == P[0]).all()
-    assert (G == G[0]).all()
+    assert (P[0] == P).all()
+    assert (G[0] == G).all()
     x = cp.Variable(q.shape[1])
     linear, bound = cp.Parameter(q.shape[1]), cp.Parameter(h.shape[1])
     objective = cp.Minimize(0.5 * cp.quad_form(x, cp.psd_wrap(P[0])) + linear @ x)
