@@ -6,7 +6,7 @@ from cvxlayer.compiler import CompiledProgram
 from cvxlayer.compiler import compile_problem as compile  # noqa: A004 (as `re.compile`)
 from cvxlayer.errors import Status
 from cvxlayer.layer import Layer
-from cvxlayer.program.solution import Solution
+from cvxlayer.program.solution import Solution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend
 
 __version__ = "0.1.0"
@@ -16,6 +16,7 @@ __all__ = [
     "compile",
     "CompiledProgram",
     "Solution",
+    "SolvedBy",
     "Status",
     "AbstractBackend",
     "errors",

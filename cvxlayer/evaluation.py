@@ -30,7 +30,7 @@ from cvxlayer.errors import (
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
 from cvxlayer.options import LayerOptions, OnFailure, refuse_geometric, resolve_options
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
-from cvxlayer.program.solution import Residuals, Solution
+from cvxlayer.program.solution import Residuals, Solution, SolvedBy
 from cvxlayer.solve.backend import parse_settings
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
@@ -104,6 +104,7 @@ class Evaluation:
                 cone.dual_residual.reshape(shape),
                 cone.gap.reshape(shape),
             ),
+            cone.solved_by.reshape(shape) if shape else SolvedBy(int(cone.solved_by[0])),
             cone.solve_seconds,
             find_dual,
         )

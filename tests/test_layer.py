@@ -22,6 +22,7 @@ from cvxlayer.errors import (
     SolverError,
     UnsupportedProblemError,
 )
+from cvxlayer.program.solution import SolvedBy
 from tests.catalog.problems import PROBLEMS, WITH_CLOSED_FORM, case_named
 
 SOLVERS = ("native", "clarabel")
@@ -76,6 +77,7 @@ def test_outputs_and_statistics_have_the_batch_shape(batch, rng):
     assert solution.variables[0].shape == (*batch, 2, 3)
     assert solution.value.shape == batch
     assert solution.iterations.shape == batch
+    assert (np.asarray(solution.solved_by) == SolvedBy.FIRST_PASS).all()
     assert solution.residuals.primal.shape == batch
     assert solution.residuals.dual.shape == batch
     assert solution.residuals.gap.shape == batch

@@ -102,6 +102,7 @@ class Solution(Generic[Array]):
         status: `Status` of each row: codes in an array, or one `Status` without a batch.
         iterations: iterations of each row.
         residuals: residuals of each row.
+        solved_by: `SolvedBy` of each row: codes in an array, or one without a batch.
         solve_seconds: wall time of the solver for the whole batch.
     """
 
@@ -110,6 +111,7 @@ class Solution(Generic[Array]):
     status: Status | Int[np.ndarray, "*batch"]
     iterations: Int[np.ndarray, "*batch"]
     residuals: Residuals
+    solved_by: SolvedBy | Int[np.ndarray, "*batch"]
     solve_seconds: float
     _find_dual: Callable[[Any], Array] = dataclasses.field(repr=False)
 
