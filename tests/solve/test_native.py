@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cvxlayer import _native
 from cvxlayer.cones.product import ConeProduct
+from cvxlayer.differentiate.native import pull_back
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.engine import prepare_engine
@@ -25,6 +31,7 @@ WIDTHS = _native.widths()
 # Widths sum in different orders; near the end an interior point magnifies rounding by 1/μ.
 TIGHT_EPS = 1e-10
 ROUNDING = 1e-5
+POLISHED = 1e-9
 
 
 def solve(
@@ -92,6 +99,18 @@ def test_one_hopeless_row_spoils_no_other(width: int, rng: np.random.Generator) 
     before, after = solve(batch, width=width), solve(spoiled, width=width)
     assert not Status(after.status[0]).has_solution
     np.testing.assert_array_equal(after.x[good], before.x[good])
+
+
+def test_the_polish_brings_solutions_to_rounding_level(rng: np.random.Generator) -> None:
+    batch = random_batch(rng, n=8, cones=ConeProduct(2, 9), batch=20)
+    raw, polished = solve(batch, polish=False), solve(batch)
+    exact = solve(batch, eps=1e-12)
+    scale = np.abs(exact.x).max()
+    assert np.abs(polished.x - exact.x).max() <= POLISHED * scale
+    assert np.abs(polished.x - exact.x).max() <= np.abs(raw.x - exact.x).max()
+    assert (polished.s >= 0.0).all()
+    assert (polished.y[:, 2:] >= 0.0).all()
+    assert (polished.s * polished.y == 0.0).all()
 
 
 def test_a_shared_block_equals_its_copies(rng: np.random.Generator) -> None:
@@ -188,6 +207,46 @@ def test_an_engine_is_built_once_for_a_structure(rng: np.random.Generator) -> No
     first, second = mixed_batch(rng, 2), mixed_batch(rng, 2)
     assert prepare_engine(first.structure) is prepare_engine(first.structure)
     assert prepare_engine(first.structure) is not prepare_engine(second.structure)
+
+
+_OTHER_INSTRUCTION_SET = """
+import sys
+import numpy as np
+from cvxlayer import _native
+from cvxlayer.cones.product import ConeProduct
+from cvxlayer.differentiate.native import pull_back
+from cvxlayer.program.engine import prepare_engine
+from tests.catalog.cone_programs import random_batch
+from tests.solve.test_native import solve
+assert _native.instruction_set() == sys.argv[1]
+batch = random_batch(np.random.default_rng(7), n=6, cones=ConeProduct(1, 6, (4,)), batch=11)
+solution = solve(batch)
+bar = np.ones_like(solution.x)
+cotangent = pull_back(prepare_engine(batch.structure), batch, solution, bar, None, None)
+np.savez(sys.argv[2], x=solution.x, status=solution.status, q=cotangent.q)
+"""
+
+
+@pytest.mark.parametrize("instruction_set", ["generic", "avx2"])
+def test_every_instruction_set_gives_the_same_answers(instruction_set: str, tmp_path: Path) -> None:
+    if instruction_set != "generic" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("AVX2 is an extension of x86-64")
+    answers = tmp_path / "answers.npz"
+    environment = os.environ | {"CVXLAYER_INSTRUCTION_SET": instruction_set}
+    subprocess.run(
+        [sys.executable, "-c", _OTHER_INSTRUCTION_SET, instruction_set, str(answers)],
+        check=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    batch = random_batch(np.random.default_rng(7), n=6, cones=ConeProduct(1, 6, (4,)), batch=11)
+    ours = solve(batch)
+    bar = np.ones_like(ours.x)
+    cotangent = pull_back(prepare_engine(batch.structure), batch, ours, bar, None, None)
+    with np.load(answers) as theirs:
+        np.testing.assert_array_equal(theirs["status"], ours.status)
+        np.testing.assert_allclose(theirs["x"], ours.x, atol=ROUNDING, rtol=ROUNDING)
+        np.testing.assert_allclose(theirs["q"], cotangent.q, atol=ROUNDING, rtol=ROUNDING)
 
 
 def test_the_border_refuses_wrong_shapes(rng: np.random.Generator) -> None:

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include "../hsde/status.hpp"
@@ -78,7 +79,11 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
     }
   };
   std::vector<std::thread> helpers;
-  for (long t = 1; t < num_threads; ++t) helpers.emplace_back(work, workspaces[t].memory);
+  try {
+    for (long t = 1; t < num_threads; ++t) helpers.emplace_back(work, workspaces[t].memory);
+  } catch (const std::system_error&) {
+    // The system has no more threads to give: those that started share the work.
+  }
   work(workspaces[0].memory);
   for (std::thread& helper : helpers) helper.join();
   for (const Workspace& workspace : workspaces) release(workspace);
@@ -93,37 +98,30 @@ void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemD
   }
 }
 
-namespace {
-
-/// Owns the scale factors of a batch; (d, e) are computed once if P and A are shared.
-struct ScalingStorage {
-  std::vector<double> scale, cost;
-  Scaling view;
-
-  ScalingStorage(const Structure& structure, const ProblemData& problem, long batch)
-      : cost(static_cast<size_t>(batch)) {
-    const long length = structure.n() + structure.m();
-    const bool shared = problem.P.is_shared() && problem.A.is_shared();
-    scale.resize(static_cast<size_t>(shared ? length : length * batch));
-    view = {scale.data(), shared ? 0 : length, cost.data()};
+ScalingStorage Engine::prepare_scaling(const Kernels& kernels, const ProblemData& problem,
+                                       long batch) {
+  const long length = structure_.n() + structure_.m();
+  const bool shared = problem.P.is_shared() && problem.A.is_shared();
+  ScalingStorage storage;
+  storage.cost.resize(static_cast<size_t>(batch));
+  storage.scale.resize(static_cast<size_t>(shared ? length : length * batch));
+  storage.view = {storage.scale.data(), shared ? 0 : length, storage.cost.data()};
+  if (shared) {
+    const Workspace workspace = acquire(kernels.workspace_bytes(structure_.view()));
+    kernels.equilibrate(structure_.view(), workspace.memory, problem, storage.view, 0, 1, true);
+    release(workspace);
   }
-};
-
-}  // namespace
+  return storage;
+}
 
 void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
                    const SolveSettings& settings, int threads, int width,
                    const SolveResults& results) {
   if (count == 0) return;
   const Kernels& kernels = choose(count, width);
-  ScalingStorage storage(structure_, problem, batch);
+  const ScalingStorage storage = prepare_scaling(kernels, problem, batch);
   const Scaling& scaling = storage.view;
   const StructureView& view = structure_.view();
-  if (scaling.row_stride == 0) {
-    const Workspace workspace = acquire(kernels.workspace_bytes(view));
-    kernels.equilibrate(view, workspace.memory, problem, scaling, 0, 1, true);
-    release(workspace);
-  }
   parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
     if (index == nullptr) {
       equilibrate(kernels, workspace, problem, scaling, begin, end);
@@ -160,14 +158,9 @@ void Engine::pull_back(const ProblemData& problem, long batch, int threads, int 
                        const AdjointData& io) {
   if (batch == 0) return;
   const Kernels& kernels = choose(batch, width);
-  ScalingStorage storage(structure_, problem, batch);
+  const ScalingStorage storage = prepare_scaling(kernels, problem, batch);
   const Scaling& scaling = storage.view;
   const StructureView& view = structure_.view();
-  if (scaling.row_stride == 0) {
-    const Workspace workspace = acquire(kernels.workspace_bytes(view));
-    kernels.equilibrate(view, workspace.memory, problem, scaling, 0, 1, true);
-    release(workspace);
-  }
   parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
     equilibrate(kernels, workspace, problem, scaling, begin, end);
     kernels.pull_back(view, workspace, problem, scaling, io, begin, end);

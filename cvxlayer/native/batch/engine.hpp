@@ -11,6 +11,12 @@
 
 namespace cvxlayer {
 
+/// Owns the scale factors of a batch; (d, e) are there once if P and A are shared.
+struct ScalingStorage {
+  std::vector<double> scale, cost;
+  Scaling view;
+};
+
 /// Immutable but for a pool of workspaces; every method may be called from several threads.
 class Engine {
  public:
@@ -40,6 +46,7 @@ class Engine {
   const Kernels& choose(long count, int width) const;
   Workspace acquire(size_t bytes);
   void release(Workspace workspace);
+  ScalingStorage prepare_scaling(const Kernels& kernels, const ProblemData& problem, long batch);
   void equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
                    const Scaling& scaling, long begin, long end);
   /// Run body(workspace, begin, end) over chunks of [0, count) on `threads` threads.
