@@ -107,7 +107,8 @@ def test_only_what_is_needed_is_computed(names: tuple[str, ...], rng: np.random.
 
 
 def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
-    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=50)
+    few = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=50)
+    batch = few.select(np.tile(np.arange(50), 40))  # enough work for several threads
     solution = solved(batch)
     bars = cotangents(solution, rng)
     engine = prepare_engine(batch.structure)

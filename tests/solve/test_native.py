@@ -47,6 +47,11 @@ def assert_equal_bits(first: ConeSolution, second: ConeSolution) -> None:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
 
 
+def large_batch(rng: np.random.Generator) -> ConeProgramBatch:
+    """Enough work for several threads: the engine starts none that would not pay."""
+    return mixed_batch(rng, 40).select(np.tile(np.arange(40), 20))
+
+
 def mixed_batch(rng: np.random.Generator, size: int) -> ConeProgramBatch:
     cones = ConeProduct(2, 9, (3, 5))
     return random_batch(rng, n=8, cones=cones, batch=size)
@@ -71,12 +76,12 @@ def test_widths_agree_up_to_rounding(width: int, rng: np.random.Generator) -> No
 
 
 def test_the_same_call_twice_gives_the_same_bits(rng: np.random.Generator) -> None:
-    batch = mixed_batch(rng, 70)
+    batch = large_batch(rng)
     assert_equal_bits(solve(batch, threads=3), solve(batch, threads=3))
 
 
 def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
-    batch = mixed_batch(rng, 70)
+    batch = large_batch(rng)
     assert_equal_bits(solve(batch, threads=1), solve(batch, threads=4))
 
 
@@ -188,7 +193,7 @@ def test_hard_solutions_have_the_objective_of_clarabel(rng: np.random.Generator)
 
 
 def test_several_threads_of_the_caller_share_one_engine(rng: np.random.Generator) -> None:
-    batch = mixed_batch(rng, 33)
+    batch = large_batch(rng)
     expected = solve(batch)
     results: list[ConeSolution] = []
     callers = [

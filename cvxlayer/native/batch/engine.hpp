@@ -49,6 +49,8 @@ class Engine {
   ScalingStorage prepare_scaling(const Kernels& kernels, const ProblemData& problem, long batch);
   void equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
                    const Scaling& scaling, long begin, long end);
+  /// At most `threads`, and no more than the work pays for; `share` is of a solve.
+  int worthwhile_threads(long count, int threads, double share) const;
   /// Run body(workspace, begin, end) over chunks of [0, count) on `threads` threads.
   void parallel(const Kernels& kernels, long count, int threads,
                 const std::function<void(char*, long, long)>& body);
