@@ -17,7 +17,7 @@ Array = TypeVar("Array")
 
 
 class SolvedBy(enum.IntEnum):
-    """Which mode of which engine produced a row (shared with `native/hsde/status.hpp`)."""
+    """Which pass of the native engine, or its fallback, produced a row."""
 
     FIRST_PASS = 0
     CAREFUL_PASS = 1

@@ -71,7 +71,8 @@ def test_what_the_file_prints_does_not_reach_stdout(write, capsys):
 
 
 def test_what_is_guarded_by_main_does_not_run(write):
-    load_problem(write("only = make()\nif __name__ == '__main__':\n    raise RuntimeError"))
+    guarded = "only = make()\nif __name__ == '__main__':\n    raise RuntimeError"
+    assert load_problem(write(guarded)) is not None
 
 
 @pytest.mark.parametrize(

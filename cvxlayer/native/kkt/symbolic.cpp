@@ -51,8 +51,8 @@ Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>&
     : dim_(dim), sign_(dim) {
   order(row, col, is_late);
   build_columns(row, col);
-  group_leaves();
-  build_supernodes();
+  find_supernodes();
+  merge_supernodes();
   build_segments();
   for (int i = 0; i < dim; ++i) sign_[position_[i]] = sign[i];
 }
@@ -159,7 +159,7 @@ void Symbolic::build_columns(const std::vector<int>& row, const std::vector<int>
   for (int& p : position_) p = label[p];
 }
 
-void Symbolic::group_leaves() {
+void Symbolic::find_supernodes() {
   nodes_.clear();
   for (int j = 0; j < dim_;) {
     Supernode node{};
@@ -183,7 +183,7 @@ void Symbolic::group_leaves() {
   }
 }
 
-void Symbolic::build_supernodes() {
+void Symbolic::merge_supernodes() {
   // Merge a node into its parent when it ends where the parent begins and little is wasted.
   std::vector<Supernode> merged;
   for (Supernode node : nodes_) {

@@ -67,8 +67,8 @@ class Symbolic {
   void order(const std::vector<int>& row, const std::vector<int>& col,
              const std::vector<bool>& is_late);
   void build_columns(const std::vector<int>& row, const std::vector<int>& col);
-  void group_leaves();
-  void build_supernodes();
+  void find_supernodes();
+  void merge_supernodes();
   void build_segments();
 
   int dim_;
