@@ -22,6 +22,7 @@ from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.canonicalize.answer import AnswerMap
 from cvxlayer.canonicalize.fill import Patterns, growth
 from cvxlayer.canonicalize.form import CanonicalForm, border
+from cvxlayer.cones.product import ConeKind
 
 # Each round removes what the previous one uncovered; chains of definitions are short.
 _MAX_ROUNDS = 20
@@ -192,15 +193,17 @@ def _may_hold_with_equality(form: CanonicalForm, is_constant: np.ndarray) -> np.
 
 
 def _cone_directions(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
-    """Return masks of the variables that stay in every second-order cone when they grow, shrink.
+    """Return masks of the variables that stay in every curved cone when they grow, shrink.
 
     Column j moves the slack by −A_j: growing is safe when −A_j lies in each cone, shrinking
-    when A_j does. Entries that depend on θ are not looked at.
+    when A_j does. Entries that depend on θ are not looked at; of cones other than
+    second-order ones nothing is claimed.
     """
     A = form.A
-    slices = form.cones.second_order_slices
+    slices = [c.rows for c in form.cones.curved if c.kind is ConeKind.SECOND_ORDER]
     starts = np.array([rows.start for rows in slices], dtype=int)
-    pick = (A.row >= form.cones.num_linear) & ~A.is_parametric
+    end = form.cones.num_linear + sum(form.cones.second_order)
+    pick = (A.row >= form.cones.num_linear) & (A.row < end) & ~A.is_parametric
     row, column, value = A.row[pick], A.column[pick], A.value[pick]
     block = np.searchsorted(starts, row, side="right") - 1
     keys, place = np.unique(block * A.shape[1] + column, return_inverse=True)
@@ -213,6 +216,8 @@ def _cone_directions(form: CanonicalForm) -> tuple[np.ndarray, np.ndarray]:
     grows, shrinks = np.ones(A.shape[1], dtype=bool), np.ones(A.shape[1], dtype=bool)
     grows[keys[-head < length] % A.shape[1]] = False
     shrinks[keys[head < length] % A.shape[1]] = False
+    elsewhere = A.column[A.row >= end]
+    grows[elsewhere] = shrinks[elsewhere] = False
     return grows, shrinks
 
 

@@ -60,7 +60,7 @@ class CanonicalForm:
             self,
             A=self.A.take(rows, None),
             b=self.b.take(rows, None),
-            cones=ConeProduct(num_zero, num_nonnegative, self.cones.second_order),
+            cones=self.cones.with_linear(num_zero, num_nonnegative),
             row_group=self.row_group[rows],
             primal=self.primal.keep_rows(rows),
             dual=self.dual.keep_rows(rows),

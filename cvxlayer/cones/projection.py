@@ -10,17 +10,20 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.cones import nonnegative, second_order, zero
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones.product import ConeKind, ConeProduct
+
+_FILES: dict[ConeKind, ModuleType] = {ConeKind.SECOND_ORDER: second_order}
 
 
-def blocks(cones: ConeProduct) -> Iterator[tuple[ModuleType, slice]]:
-    """Yield the file of each cone and the rows it owns, in the order of the product."""
+def blocks(cones: ConeProduct) -> Iterator[tuple[ModuleType, slice, tuple[float, ...]]]:
+    """Yield the file of each cone, the rows it owns and its further arguments, in order."""
     if cones.zero:
-        yield zero, slice(0, cones.zero)
+        yield zero, slice(0, cones.zero), ()
     if cones.nonnegative:
-        yield nonnegative, slice(cones.zero, cones.num_linear)
-    for rows in cones.second_order_slices:
-        yield second_order, rows
+        yield nonnegative, slice(cones.zero, cones.num_linear), ()
+    for cone in cones.curved:
+        arguments = (cone.parameter,) if cone.kind is ConeKind.POWER else ()
+        yield _FILES[cone.kind], cone.rows, arguments
 
 
 def project(
@@ -53,14 +56,14 @@ def project_dual_derivative_root(
 
 def _concatenate(cones: ConeProduct, point: np.ndarray, function: str) -> np.ndarray:
     result = np.empty_like(point)
-    for cone, rows in blocks(cones):
-        result[:, rows] = getattr(cone, function)(point[:, rows])
+    for cone, rows, arguments in blocks(cones):
+        result[:, rows] = getattr(cone, function)(point[:, rows], *arguments)
     return result
 
 
 def _block_diagonal(cones: ConeProduct, point: np.ndarray, function: str) -> np.ndarray:
     batch, m = point.shape
     result = np.zeros((batch, m, m))
-    for cone, rows in blocks(cones):
-        result[:, rows, rows] = getattr(cone, function)(point[:, rows])
+    for cone, rows, arguments in blocks(cones):
+        result[:, rows, rows] = getattr(cone, function)(point[:, rows], *arguments)
     return result

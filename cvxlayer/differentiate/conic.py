@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from cvxlayer.cones.product import ConeProduct
 from cvxlayer.differentiate.active_rows import classify, drop_dependent_rows
 from cvxlayer.differentiate.residual_map import (
     ComplementaryPoint,
@@ -239,7 +238,7 @@ def _dense(batch: ConeProgramBatch, row: int) -> DenseProgram:
 def _keep_rows(program: DenseProgram, keep: np.ndarray) -> DenseProgram:
     cones = program.cones
     num_inequalities = int(np.sum(keep[cones.zero : cones.num_linear]))
-    kept = ConeProduct(cones.zero, num_inequalities, cones.second_order)
+    kept = cones.with_linear(cones.zero, num_inequalities)
     return DenseProgram(kept, program.P, program.q, program.A[keep], program.b[keep])
 
 

@@ -72,10 +72,10 @@ def equilibrate(program: DenseProgram) -> Scaling:
 
 
 def _over_cones(cones: ConeProduct, by_row: np.ndarray) -> np.ndarray:
-    """Replace each row's size by the largest one in its second-order cone."""
+    """Replace each row's size by the largest one in its curved cone."""
     by_row = by_row.copy()
-    for rows in cones.second_order_slices:
-        by_row[rows] = np.max(by_row[rows], initial=0.0)
+    for cone in cones.curved:
+        by_row[cone.rows] = np.max(by_row[cone.rows], initial=0.0)
     return by_row
 
 

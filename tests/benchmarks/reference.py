@@ -61,7 +61,7 @@ def _project(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> np.ndarray
     """Projection onto K, or onto K* (free where K is zero)."""
     projected = np.maximum(point, 0.0)
     projected[: cones.zero] = point[: cones.zero] if dual else 0.0
-    for rows in cones.second_order_slices:
+    for rows in (cone.rows for cone in cones.curved):
         t, z = point[rows.start], point[rows.start + 1 : rows.stop]
         norm = np.linalg.norm(z)
         if norm <= t:

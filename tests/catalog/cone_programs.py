@@ -121,7 +121,7 @@ def random_batch(
 def _is_nearly_degenerate(cones: ConeProduct, P: np.ndarray, A: np.ndarray, v: np.ndarray) -> bool:
     """Whether v is close to a kink of the projection, or the KKT matrix there to singular."""
     kinks = [np.inf, *np.abs(v[0, cones.zero : cones.num_linear])]
-    for rows in cones.second_order_slices:
+    for rows in (cone.rows for cone in cones.curved):
         t, norm = v[0, rows][0], np.linalg.norm(v[0, rows][1:])
         kinks += [abs(t - norm), abs(t + norm)]
     root = projection.project_dual_derivative_root(cones, v)[0]
@@ -201,7 +201,7 @@ def _one_instance(rng: np.random.Generator) -> ConeProgramBatch:
 def _badly_scaled(rng: np.random.Generator) -> ConeProgramBatch:
     cones = ConeProduct(2, 6, (3,))
     rows = 10.0 ** rng.uniform(-4, 4, size=cones.size)
-    rows[cones.second_order_slices[0]] = 1e-3
+    rows[cones.curved[0].rows] = 1e-3
     plain = random_batch(rng, n=7, cones=cones)
     return rescaled(plain, 10.0 ** rng.uniform(-4, 4, size=7), rows, 1.0)
 

@@ -56,7 +56,7 @@ def _complementary(cones: ConeProduct, rng: np.random.Generator) -> tuple[np.nda
     y[: cones.zero] = rng.standard_normal(cones.zero)
     for i in range(cones.zero, cones.num_linear):
         (y if rng.random() < 0.5 else s)[i] = rng.uniform(0.1, 2.0)
-    for rows in cones.second_order_slices:
+    for rows in (cone.rows for cone in cones.curved):
         v = rng.standard_normal(rows.stop - rows.start)
         norm = np.linalg.norm(v[1:])
         if norm <= v[0]:
@@ -77,7 +77,7 @@ def _rescaled(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     d = 10.0 ** rng.uniform(-2, 2, len(q))
     e = 10.0 ** rng.uniform(-2, 2, len(b))
-    for rows in cones.second_order_slices:
+    for rows in (cone.rows for cone in cones.curved):
         e[rows] = e[rows.start]
     k = 10.0 ** rng.uniform(-4, 4)
     return k * P * d * d[:, None], k * q * d, e[:, None] * A * d, e * b

@@ -15,7 +15,7 @@ def test_sizes_and_rows_of_a_product() -> None:
     assert CONES.size == 13
     assert CONES.num_linear == 5
     assert CONES.degree == 6
-    assert CONES.second_order_slices == (slice(5, 8), slice(8, 9), slice(9, 13))
+    assert [cone.rows for cone in CONES.curved] == [slice(5, 8), slice(8, 9), slice(9, 13)]
 
 
 def test_an_empty_product_has_no_rows() -> None:
@@ -24,7 +24,7 @@ def test_an_empty_product_has_no_rows() -> None:
 
 
 def test_every_row_belongs_to_exactly_one_block() -> None:
-    rows = np.concatenate([np.arange(13)[block] for _, block in projection.blocks(CONES)])
+    rows = np.concatenate([np.arange(13)[block] for _, block, _ in projection.blocks(CONES)])
     np.testing.assert_array_equal(rows, np.arange(13))
 
 
@@ -51,3 +51,21 @@ def test_the_root_of_the_product_squares_to_the_derivative(rng: np.random.Genera
     root = projection.project_dual_derivative_root(CONES, point)
     expected = projection.project_dual_derivative(CONES, point)
     np.testing.assert_allclose(root @ root, expected, atol=1e-12)
+
+
+def test_curved_cones_follow_the_linear_rows_in_a_fixed_order():
+    cones = ConeProduct(1, 2, (3,), (1, 3), 2, (0.3,))
+    sizes = [(cone.kind.name, cone.size) for cone in cones.curved]
+    assert sizes == [
+        ("SECOND_ORDER", 3),
+        ("SEMIDEFINITE", 1),
+        ("SEMIDEFINITE", 6),
+        ("EXPONENTIAL", 3),
+        ("EXPONENTIAL", 3),
+        ("POWER", 3),
+    ]
+    starts = [cone.rows.start for cone in cones.curved]
+    assert starts == [3, 6, 7, 13, 16, 19]
+    assert cones.size == 22
+    assert cones.degree == 2 + 1 + 4 + 6 + 3
+    assert cones.with_linear(0, 1).curved[0].rows == slice(1, 4)

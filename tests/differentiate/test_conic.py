@@ -151,7 +151,7 @@ def test_gradients_follow_a_change_of_units(rng: np.random.Generator) -> None:
     cones = ConeProduct(1, 6, (3,))
     batch = random_batch(rng, n=6, cones=cones)
     columns, rows = 10.0 ** rng.uniform(-4, 4, size=6), 10.0 ** rng.uniform(-4, 4, size=10)
-    rows[cones.second_order_slices[0]] = 1e-3
+    rows[cones.curved[0].rows] = 1e-3
     units = rescaled(batch, columns, rows, 1e5)
     x_bar, y_bar, s_bar = random_cotangents(batch, rng)
     # x' = x / columns, s' = rows s, y' = 1e5 y / rows: the same loss in the new units.

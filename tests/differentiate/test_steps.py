@@ -64,13 +64,13 @@ def test_equilibration_brings_rows_columns_and_cost_to_one(rng: np.random.Genera
         rows * program.b,
     )
     scaling = equilibrate(bad)
-    for block in CONES.second_order_slices:
+    for block in (cone.rows for cone in CONES.curved):
         assert np.ptp(scaling.row[block]) == 0.0
     scaled = scaling.apply(bad)
     by_column = np.maximum(np.abs(scaled.P).max(axis=0), np.abs(scaled.A).max(axis=0))
     assert 0.1 <= by_column.min() <= by_column.max() <= 10.0
     by_row = np.abs(scaled.A).max(axis=1)
-    by_cone = np.array([by_row[block].max() for block in CONES.second_order_slices])
+    by_cone = np.array([by_row[block].max() for block in (cone.rows for cone in CONES.curved)])
     sizes = np.concatenate([by_row[: CONES.num_linear], by_cone])
     assert 0.1 <= sizes.min() <= sizes.max() <= 10.0
 
