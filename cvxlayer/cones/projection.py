@@ -9,10 +9,13 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayer.cones import nonnegative, second_order, zero
+from cvxlayer.cones import nonnegative, second_order, semidefinite, zero
 from cvxlayer.cones.product import ConeKind, ConeProduct
 
-_FILES: dict[ConeKind, ModuleType] = {ConeKind.SECOND_ORDER: second_order}
+_FILES: dict[ConeKind, ModuleType] = {
+    ConeKind.SECOND_ORDER: second_order,
+    ConeKind.SEMIDEFINITE: semidefinite,
+}
 
 
 def blocks(cones: ConeProduct) -> Iterator[tuple[ModuleType, slice, tuple[float, ...]]]:

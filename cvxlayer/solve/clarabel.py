@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clarabel, instance by instance: the outside backend, and the native engine's last resort.
 
-Clarabel uses the same form, signs and triangle as ours, so only its settings, statuses and
-certificates are converted. It releases the GIL while solving: threads share out the batch.
+Clarabel uses the same form, signs and triangle of P as ours, so only its settings, statuses and
+certificates are converted, and the rows of semidefinite cones: it stacks upper triangles. It
+releases the GIL while solving: threads share out the batch.
 """
 
 # Clarabel is compiled and brings no stubs.
@@ -19,8 +20,10 @@ from typing import Any
 
 import clarabel
 import numpy as np
+import scipy.sparse as sp
 
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones import semidefinite
+from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import OptionError, Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, SolvedBy
@@ -43,6 +46,19 @@ _STATUSES = {
 
 # Set from `Settings`, or meant for a program that prints.
 _OWNED = frozenset({"verbose", "max_iter", "max_threads"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What depends on the structure alone.
+
+    Attributes:
+        cones: Clarabel's list of cones.
+        row_order: our row behind each of Clarabel's; None if they are the same.
+    """
+
+    cones: list[Any]
+    row_order: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +85,12 @@ class ClarabelBackend(AbstractBackend):
         field for field in dir(clarabel.DefaultSettings()) if field[0] != "_"
     ) - (_OWNED | {"default"})
 
-    def setup(self, structure: ConeProgramStructure) -> list[Any]:
-        """Return the list of Clarabel's cones."""
-        return _cones(structure.cones)
+    def setup(self, structure: ConeProgramStructure) -> _Prepared:
+        """Return Clarabel's cones and its order of their rows."""
+        return _Prepared(_cones(structure.cones), _row_order(structure.cones))
 
     def solve(
-        self, prepared: list[Any], batch: ConeProgramBatch, settings: Settings
+        self, prepared: _Prepared, batch: ConeProgramBatch, settings: Settings
     ) -> ConeSolution:
         """Solve every instance; see `AbstractBackend.solve`.
 
@@ -106,7 +122,20 @@ def _cones(cones: ConeProduct) -> list[Any]:
     if cones.nonnegative:
         blocks.append(clarabel.NonnegativeConeT(cones.nonnegative))
     blocks.extend(clarabel.SecondOrderConeT(dimension) for dimension in cones.second_order)
+    blocks.extend(clarabel.PSDTriangleConeT(order) for order in cones.semidefinite)
     return blocks
+
+
+def _row_order(cones: ConeProduct) -> np.ndarray | None:
+    """Return our row behind each row of Clarabel's, which stacks upper triangles."""
+    if max(cones.semidefinite, default=0) < 3:
+        return None  # up to order 2 the two triangles are stacked alike
+    order = np.arange(cones.size)
+    for cone in cones.curved:
+        if cone.kind is ConeKind.SEMIDEFINITE:
+            within = semidefinite.upper_triangle_order(int(cone.parameter))
+            order[cone.rows] = cone.rows.start + within
+    return order
 
 
 def _convert(settings: Settings) -> Any:
@@ -132,7 +161,7 @@ def _convert(settings: Settings) -> Any:
 
 
 def _solve_instance(
-    cones: list[Any], batch: ConeProgramBatch, index: int, options: Any, settings: Settings
+    prepared: _Prepared, batch: ConeProgramBatch, index: int, options: Any, settings: Settings
 ) -> _Row:
     """Solve one instance; whatever goes wrong in it becomes its status."""
     instance = P, q, A, b = batch.instance(index)
@@ -143,21 +172,23 @@ def _solve_instance(
     # Large ones are where predictor and corrector can chase each other for ever; few do.
     cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0)) or 1.0
     first, second = (1.0 / cost, 1.0) if cost < 1.0 else (1.0, 1.0 / cost)
-    row = _attempt(instance, first, cones, options, settings)
+    row = _attempt(instance, first, prepared, options, settings)
     if row.status in (Status.INACCURATE, Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
-        again = _attempt(instance, second, cones, options, settings)
+        again = _attempt(instance, second, prepared, options, settings)
         # Statuses are ordered from good to bad.
         row = min(row, again, key=lambda attempt: attempt.status)
     return row
 
 
 def _attempt(
-    instance: tuple[Any, ...], scale: float, cones: list[Any], options: Any, settings: Settings
+    instance: tuple[Any, ...], scale: float, prepared: _Prepared, options: Any, settings: Settings
 ) -> _Row:
     """Solve one instance with its cost times `scale`, and take that out of the answer."""
     P, q, A, b = instance
     try:
-        solved = clarabel.DefaultSolver(P * scale, q * scale, A, b, cones, options).solve()
+        rows = _in_order(A, b, prepared.row_order)
+        solver = clarabel.DefaultSolver(P * scale, q * scale, *rows, prepared.cones, options)
+        solved = solver.solve()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 (a panic of Rust is only a BaseException)
@@ -165,6 +196,8 @@ def _attempt(
         return _failed(len(q), len(b))
 
     x, y, s = np.array(solved.x), np.array(solved.z) / scale, np.array(solved.s)
+    if prepared.row_order is not None:
+        y[prepared.row_order], s[prepared.row_order] = y.copy(), s.copy()
     is_absent = np.isposinf(b)
     y[is_absent], s[is_absent] = 0.0, np.inf
     status = _STATUSES.get(str(solved.status), Status.NUMERICAL_ERROR)
@@ -178,6 +211,14 @@ def _attempt(
     if status is Status.INACCURATE and residuals.are_below(settings.eps_abs, settings.eps_rel):
         status = Status.SOLVED
     return _Row(x, y, s, status, solved.iterations, residuals)
+
+
+def _in_order(A: sp.csc_array, b: np.ndarray, order: np.ndarray | None) -> tuple[Any, np.ndarray]:
+    if order is None:
+        return A, b
+    reordered = A[order]
+    reordered.sort_indices()
+    return reordered, b[order]
 
 
 def _failed(n: int, m: int) -> _Row:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from cvxlayer.cones import projection
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones import projection, semidefinite
+from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 
@@ -121,8 +121,11 @@ def random_batch(
 def _is_nearly_degenerate(cones: ConeProduct, P: np.ndarray, A: np.ndarray, v: np.ndarray) -> bool:
     """Whether v is close to a kink of the projection, or the KKT matrix there to singular."""
     kinks = [np.inf, *np.abs(v[0, cones.zero : cones.num_linear])]
-    for rows in (cone.rows for cone in cones.curved):
-        t, norm = v[0, rows][0], np.linalg.norm(v[0, rows][1:])
+    for cone in cones.curved:
+        if cone.kind is ConeKind.SEMIDEFINITE:
+            kinks += list(np.abs(np.linalg.eigvalsh(semidefinite.unpack(v[:, cone.rows]))[0]))
+            continue
+        t, norm = v[0, cone.rows][0], np.linalg.norm(v[0, cone.rows][1:])
         kinks += [abs(t - norm), abs(t + norm)]
     root = projection.project_dual_derivative_root(cones, v)[0]
     kkt = np.block([[P, A.T @ root], [root @ A, root @ root - np.eye(len(root))]])
@@ -134,7 +137,7 @@ def rescaled(
 ) -> ConeProgramBatch:
     """Return the same programs in other units: x/columns, rows of (A, b) and the cost scaled.
 
-    `rows` has to be constant on each second-order cone.
+    `rows` has to be constant on each curved cone.
     """
     structure = batch.structure
     P_columns = _columns(structure.P_indptr)
@@ -176,6 +179,15 @@ def _second_order(rng: np.random.Generator) -> ConeProgramBatch:
 
 def _mixed(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=10, cones=ConeProduct(2, 6, (4, 3)), density=0.5)
+
+
+def _semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    return random_batch(rng, n=9, cones=ConeProduct(0, 0, semidefinite=(3, 1, 2)))
+
+
+def _semidefinite_mixed(rng: np.random.Generator) -> ConeProgramBatch:
+    cones = ConeProduct(2, 4, (3,), semidefinite=(4, 2))
+    return random_batch(rng, n=12, cones=cones, density=0.5)
 
 
 def _low_rank(rng: np.random.Generator) -> ConeProgramBatch:
@@ -304,6 +316,10 @@ SOLVABLE = [
     ConeProgramCase("duplicated-rows", _duplicated_rows, is_regular=False),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
+SEMIDEFINITE = [
+    ConeProgramCase("semidefinite", _semidefinite),
+    ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
+]
 UNSOLVABLE = [
     ConeProgramCase("infeasible", _infeasible, Status.INFEASIBLE, is_regular=False),
     ConeProgramCase("infeasible-cone", _infeasible_cone, Status.INFEASIBLE, is_regular=False),
