@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 class Engine:
     """All work that depends on the structure of a batch alone. Thread-safe."""
 
-    def __init__(self, n: int, num_zero: int, num_nonnegative: int, cone_sizes: Sequence[int], P_start: Sequence[int], P_row: Sequence[int], A_start: Sequence[int], A_row: Sequence[int]) -> None: ...
+    def __init__(self, n: int, num_zero: int, num_nonnegative: int, cones: Sequence[tuple[int, int, float]], P_start: Sequence[int], P_row: Sequence[int], A_start: Sequence[int], A_row: Sequence[int]) -> None: ...
 
     def solve(self, batch: int, P: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], q: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], A: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], b: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], index: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, eps_abs: float, eps_rel: float, eps_infeasible: float, max_iterations: int, careful: bool, polish: bool, threads: int, width: int, x: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], y: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], s: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], status: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], iterations: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')], primal_residual: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], dual_residual: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], gap: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], is_active: Annotated[NDArray[numpy.int8], dict(shape=(None, None), device='cpu')]) -> None:
         """Solve a batch, or its rows `index`, into the given arrays."""
@@ -33,6 +33,9 @@ class Engine:
 
 def widths() -> list[int]:
     """Numbers of lanes this processor's kernels offer."""
+
+def cone_kinds() -> list[int]:
+    """The kinds of curved cones it can solve."""
 
 def instruction_set() -> str:
     """The instruction set in use."""

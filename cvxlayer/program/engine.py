@@ -8,6 +8,8 @@ import threading
 import weakref
 
 from cvxlayer import _native
+from cvxlayer.cones.product import ConeKind, ConeProduct
+from cvxlayer.errors import UnsupportedProblemError
 from cvxlayer.program.batch import ConeProgramStructure
 
 _engines: weakref.WeakKeyDictionary[ConeProgramStructure, _native.Engine] = (
@@ -21,16 +23,20 @@ def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
 
     Structures compare by identity, so the work is done once for each compiled program; the
     engine lives as long as its structure.
+
+    Raises:
+        UnsupportedProblemError: the engine cannot solve one of the cones.
     """
     with _lock:
         engine = _engines.get(structure)
         if engine is None:
             cones = structure.cones
+            _refuse_unknown_kinds(cones)
             engine = _native.Engine(
                 structure.num_variables,
                 cones.zero,
                 cones.nonnegative,
-                list(cones.second_order),
+                [(int(cone.kind), cone.size, cone.parameter) for cone in cones.curved],
                 structure.P_indptr.tolist(),
                 structure.P_indices.tolist(),
                 structure.A_indptr.tolist(),
@@ -38,6 +44,19 @@ def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
             )
             _engines[structure] = engine
         return engine
+
+
+def _refuse_unknown_kinds(cones: ConeProduct) -> None:
+    known = _native.cone_kinds()
+    for kind in ConeKind:
+        if kind not in known and any(cone.kind is kind for cone in cones.curved):
+            name = kind.name.lower().replace("_", "-")
+            raise UnsupportedProblemError(
+                f"The problem has a constraint in the {name} cone, which the native engine does "
+                "not know; it knows the "
+                f"{', '.join(ConeKind(k).name.lower().replace('_', '-') for k in known)} cone. "
+                "Reformulate the problem without it."
+            )
 
 
 def count_threads(threads: int | None) -> int:

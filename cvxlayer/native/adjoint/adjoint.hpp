@@ -79,7 +79,7 @@ struct Adjoint final : private Linearization<L> {
       find_newton_step(false);
     }
     bool moved = O::any(take_newton_step(residual_norm));
-    // Linear cones: one step is exact. Second-order cones: quadratic convergence.
+    // Linear cones: one step is exact. Curved ones: quadratic convergence.
     for (int pass = 1; moved && structure->num_cones > 0; ++pass) {
       linearize();
       if (pass == kConePolishes) break;

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "../batch/kernels.hpp"
-#include "../cones/second_order.hpp"
+#include "../cones/curved.hpp"
 #include "../hsde/status.hpp"
 #include "../kkt/system.hpp"
 #include "reduce.hpp"
@@ -28,8 +28,6 @@ struct Linearization {
   using V = typename L::V;
   using M = typename L::M;
   using O = Ops<L>;
-  using Soc = SecondOrder<L>;
-  using Spectrum = typename Soc::Spectrum;
   static constexpr int W = L::width;
 
   const StructureView* structure;
@@ -37,8 +35,8 @@ struct Linearization {
   KktSystem<L> kkt;
   V *x, *v, *y;  // primal, v = y − s, and y = Π(v)
   V* root;       // S of linear rows: 0 or 1
-  Spectrum *spectrum, *root_spectrum;
-  V* column;  // one column of A inside one second-order cone
+  CurvedCones<L, ProjectionFaces> curved;
+  V* column;  // one column of A inside one curved cone
   V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *trial_x, *trial_v;
   V* slack_of_row;
   double* dense;  // scratch of the reduction: rows × n, multipliers
@@ -56,18 +54,15 @@ struct Linearization {
     for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
     int largest = 0;
     for (int k = 0; k < view.num_cones; ++k) {
-      if (view.cone_size[k] > largest) largest = view.cone_size[k];
+      if (view.cones[k].size > largest) largest = view.cones[k].size;
     }
     column = arena.take<V>(largest);
-    spectrum = arena.take<Spectrum>(view.num_cones);
-    root_spectrum = arena.take<Spectrum>(view.num_cones);
+    curved.lay_out(view.cones, view.num_cones, arena);
     dense = arena.take<double>(static_cast<long>(view.n) + 2L * view.m);
     flags = arena.take<bool>(2L * view.m);
   }
 
   int num_linear() const { return structure->num_linear; }
-  V* cone(V* array, int k) const { return array + structure->cone_start[k]; }
-  const V* cone(const V* array, int k) const { return array + structure->cone_start[k]; }
 
   /// Instances first, …, first + count − 1 (count ≤ W). `matrices_ready`: A and its scaling
   /// are shared by the batch and in every lane since the last group.
@@ -132,8 +127,7 @@ struct Linearization {
     for (int k = 0; k < view.num_singletons; ++k) {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }
-    const long* entry = view.adjoint.block;
-    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
+    linearize_curved_cones();
     kkt.factor.factorize(kAdjointRegularization);
 
     data.multiply_P(x, r_n);
@@ -141,11 +135,11 @@ struct Linearization {
     for (int j = 0; j < view.n; ++j) r_n[j] = -(r_n[j] + t_n[j] + data.q[j]);
     data.multiply_A(x, t_m);
     for (int i = 0; i < num_linear(); ++i) r_m[i] = data.b[i] - t_m[i];
-    for (int k = 0; k < view.num_cones; ++k) {
-      const int begin = view.cone_start[k], end = begin + view.cone_size[k];
-      for (int i = begin; i < end; ++i) t_m[i] = data.b[i] - t_m[i] - slack_of_row[i];
-      Soc::apply(root_spectrum[k], cone(v, k), cone(t_m, k), end - begin, cone(r_m, k));
-    }
+    for (int i = num_linear(); i < view.m; ++i) t_m[i] = data.b[i] - t_m[i] - slack_of_row[i];
+    curved.for_each([&](const auto& face) {
+      const int start = face.cone.start;
+      face.apply_root(v + start, t_m + start, r_m + start);
+    });
     kkt.solve_in_place(r_n, r_m);
     for (int i = view.num_zero; i < num_linear(); ++i) {
       const M active = O::gt(r_m[i], -0.5 * O::max(y[i], tiny));
@@ -169,40 +163,40 @@ struct Linearization {
       const V active = root[view.singleton_row[k]];
       kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
     }
-    const long* entry = view.adjoint.block;
-    for (int k = 0; k < view.num_cones; ++k) linearize_cone(k, entry);
+    linearize_curved_cones();
     kkt.factor.factorize(kAdjointRegularization);
   }
 
-  void linearize_cone(int k, const long*& entry) {
+  /// Find D and S of every curved cone, and write D − I and the rows of SA.
+  void linearize_curved_cones() {
     const StructureView& view = *structure;
-    const int size = view.cone_size[k];
-    const V* point = cone(v, k);
-    spectrum[k] = Soc::derivative(point, size);
-    root_spectrum[k] = Soc::square_root(spectrum[k]);
-    for (int i = 0; i < size; ++i) {
-      for (int j = 0; j <= i; ++j, ++entry) {
-        const V identity = O::splat(i == j ? 1.0 + kAdjointRegularization : 0.0);
-        kkt.factor.storage[*entry] = Soc::entry(spectrum[k], point, i, j) - identity;
+    const long* entry = view.adjoint.block;
+    const long* target = view.adjoint.mixed_entry;
+    const int* source = view.mixed_source;
+    const int* columns_end = view.mixed_start;
+    curved.for_each([&](const auto& face) {
+      const V* point = v + face.cone.start;
+      face.decompose(point);
+      face.write_block(point, [&](V value, bool is_diagonal) {
+        const V identity = O::splat(is_diagonal ? 1.0 + kAdjointRegularization : 0.0);
+        kkt.factor.storage[*entry++] = value - identity;
+      });
+      const int size = face.cone.size, begin = *columns_end++;
+      for (int c = begin; c < *columns_end; ++c, source += size, target += size) {
+        for (int a = 0; a < size; ++a) column[a] = source[a] < 0 ? V{} : data.A[source[a]];
+        face.apply_root(point, column, column);
+        for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
       }
-    }
-    const int* source = view.mixed_source + view.mixed_offset[k];
-    const long* target = view.adjoint.mixed_entry + view.mixed_offset[k];
-    for (int c = view.mixed_start[k]; c < view.mixed_start[k + 1]; ++c) {
-      for (int a = 0; a < size; ++a) column[a] = source[a] < 0 ? V{} : data.A[source[a]];
-      Soc::apply(root_spectrum[k], point, column, size, column);
-      for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
-      source += size;
-      target += size;
-    }
+    });
   }
 
   /// out = S u.
   void apply_root(const V* u, V* out) const {
     for (int i = 0; i < num_linear(); ++i) out[i] = root[i] * u[i];
-    for (int k = 0; k < structure->num_cones; ++k) {
-      Soc::apply(root_spectrum[k], cone(v, k), cone(u, k), structure->cone_size[k], cone(out, k));
-    }
+    curved.for_each([&](const auto& face) {
+      const int start = face.cone.start;
+      face.apply_root(v + start, u + start, out + start);
+    });
   }
 
   /// (out_n, out_m) = K (u, eta); uses t_n, t_m.
@@ -215,13 +209,11 @@ struct Linearization {
     data.multiply_A(u, t_m);
     apply_root(t_m, out_m);
     for (int i = 0; i < num_linear(); ++i) out_m[i] -= (1.0 - root[i]) * eta[i];
-    for (int k = 0; k < view.num_cones; ++k) {
-      const int size = view.cone_size[k];
-      Soc::apply(spectrum[k], cone(v, k), cone(eta, k), size, cone(t_m, k));
-      for (int i = view.cone_start[k]; i < view.cone_start[k] + size; ++i) {
-        out_m[i] += t_m[i] - eta[i];
-      }
-    }
+    curved.for_each([&](const auto& face) {
+      const int start = face.cone.start;
+      face.apply(v + start, eta + start, t_m + start);
+    });
+    for (int i = num_linear(); i < view.m; ++i) out_m[i] += t_m[i] - eta[i];
   }
 
   V norm(const V* a, const V* b) const {
@@ -322,11 +314,8 @@ struct Linearization {
     const StructureView& view = *structure;
     for (int i = 0; i < view.num_zero; ++i) out[i] = root[i] * point[i];
     for (int i = view.num_zero; i < num_linear(); ++i) out[i] = O::max(point[i], V{});
-    for (int k = 0; k < view.num_cones; ++k) {
-      const V* part = cone(point, k);
-      Soc::apply(Soc::derivative(part, view.cone_size[k]), part, part, view.cone_size[k],
-                 cone(out, k));
-    }
+    curved.for_each(
+        [&](const auto& face) { face.project(point + face.cone.start, out + face.cone.start); });
   }
 
   /// (out_n, out_m) = (Px + Aᵀy + q, Ax + y − v − b) with y = Π(v); returns its norm.

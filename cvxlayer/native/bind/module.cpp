@@ -6,11 +6,13 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 
 #include "../batch/engine.hpp"
 
@@ -138,6 +140,28 @@ std::vector<int> widths() {
   return result;
 }
 
+/// (kind, rows, parameter) of each cone, as Python hands them over.
+using ConeList = std::vector<std::tuple<int, int, double>>;
+
+std::vector<CurvedCone> cones_of(const ConeList& list) {
+  std::vector<CurvedCone> cones;
+  for (const auto& [number, size, parameter] : list) {
+    const auto kind = static_cast<ConeKind>(number);
+    if (!is_implemented(kind)) throw nb::value_error("native engine: unknown kind of cone");
+    cones.push_back({kind, 0, size, parameter});
+  }
+  return cones;
+}
+
+std::vector<int> cone_kinds() {
+  std::vector<int> kinds;
+  for (const ConeKind kind : {ConeKind::kSecondOrder, ConeKind::kSemidefinite,
+                              ConeKind::kExponential, ConeKind::kPower}) {
+    if (is_implemented(kind)) kinds.push_back(static_cast<int>(kind));
+  }
+  return kinds;
+}
+
 std::string instruction_set() {
   int count = 0;
   return available_kernels(&count)[0]->isa;
@@ -155,15 +179,15 @@ NB_MODULE(_native, module) {
                      "All work that depends on the structure of a batch alone. Thread-safe.")
       .def(
           "__init__",
-          [](Engine* self, int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
-             std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-             std::vector<int> A_row) {
+          [](Engine* self, int n, int num_zero, int num_nonnegative,
+             const cvxlayer::ConeList& cones, std::vector<int> P_start, std::vector<int> P_row,
+             std::vector<int> A_start, std::vector<int> A_row) {
             new (self)
-                Engine(std::in_place, n, num_zero, num_nonnegative, std::move(cone_sizes),
+                Engine(std::in_place, n, num_zero, num_nonnegative, cvxlayer::cones_of(cones),
                        std::move(P_start), std::move(P_row), std::move(A_start), std::move(A_row));
           },
-          "n"_a, "num_zero"_a, "num_nonnegative"_a, "cone_sizes"_a, "P_start"_a, "P_row"_a,
-          "A_start"_a, "A_row"_a)
+          "n"_a, "num_zero"_a, "num_nonnegative"_a, "cones"_a, "P_start"_a, "P_row"_a, "A_start"_a,
+          "A_row"_a)
       .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
            "careful"_a, "polish"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a,
@@ -183,5 +207,6 @@ NB_MODULE(_native, module) {
         return engine.structure().solve_symbolic().multiply_adds();
       });
   module.def("widths", &cvxlayer::widths, "Numbers of lanes this processor's kernels offer.");
+  module.def("cone_kinds", &cvxlayer::cone_kinds, "The kinds of curved cones it can solve.");
   module.def("instruction_set", &cvxlayer::instruction_set, "The instruction set in use.");
 }

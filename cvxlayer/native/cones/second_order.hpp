@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../linalg/lanes.hpp"
+#include "kind.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -141,6 +142,130 @@ struct SecondOrder {
     const V product = v[i] * v[j] * scale * scale * (sum - spectrum.rest);
     return i == j ? product + spectrum.rest : product;
   }
+};
+
+/// The scaling of one cone; the contract is in curved.hpp. State: w, λ and η, with W = η W(w).
+template <class L>
+struct SecondOrderScaling {
+  using V = typename L::V;
+  using O = Ops<L>;
+  using Soc = SecondOrder<L>;
+
+  const CurvedCone& cone;
+  V *state, *scratch;
+
+  long state_size() const { return 2L * cone.size + 1; }
+  long scratch_size() const { return cone.size; }
+  V* w() const { return state; }
+  V* lambda() const { return state + cone.size; }
+  V& eta() const { return state[2 * cone.size]; }
+
+  static void set_unit(V* u, int lane) { O::set(u[0], lane, 1.0); }
+
+  void update(const V* s, const V* y) const {
+    Soc::scaling_point(s, y, cone.size, w(), eta());
+    Soc::template multiply_scaling<1>(w(), eta(), y, cone.size, lambda());
+  }
+
+  /// H = η²(2wwᵀ − J).
+  template <class Write>
+  CVXLAYER_INLINE void write_block(const Write& write) const {
+    const V* point = w();
+    const V squared = eta() * eta();
+    for (int i = 0; i < cone.size; ++i) {
+      for (int j = 0; j < i; ++j) write(2.0 * squared * point[i] * point[j], false);
+      const V diagonal = 2.0 * squared * point[i] * point[i];
+      write(i == 0 ? diagonal - squared : diagonal + squared, true);
+    }
+  }
+
+  void add_product(const V* v, double coefficient, V* out) const {
+    Soc::add_squared(w(), eta(), v, cone.size, coefficient, out);
+  }
+
+  V squared_norm(const V* v) const {
+    Soc::template multiply_scaling<1>(w(), eta(), v, cone.size, scratch);
+    V sum{};
+    for (int i = 0; i < cone.size; ++i) sum += scratch[i] * scratch[i];
+    return sum;
+  }
+
+  V margin(const V* u) const { return Soc::margin(u, cone.size); }
+  static void shift(V* u, V amount) { u[0] += amount; }
+
+  void corrector(const V* /*s*/, const V* ds, const V* dy, V center, V* u) const {
+    const int size = cone.size;
+    V* left = scratch;
+    const V* l = lambda();
+    Soc::template multiply_scaling<-1>(w(), eta(), ds, size, left);
+    Soc::template multiply_scaling<1>(w(), eta(), dy, size, u);
+    V inner{}, square{};
+    for (int i = 0; i < size; ++i) {
+      inner += left[i] * u[i];
+      square += l[i] * l[i];
+    }
+    const V left_head = left[0], u_head = u[0];
+    for (int i = 1; i < size; ++i) {
+      u[i] = left_head * u[i] + u_head * left[i] + 2.0 * l[0] * l[i];
+    }
+    u[0] = inner + square - center;
+    divide(l, u, size);
+    Soc::template multiply_scaling<1>(w(), eta(), u, size, u);
+  }
+
+  V step_length(const V* s, const V* ds, const V* y, const V* dy, V limit) const {
+    const V alpha = Soc::step_length(s, ds, cone.size, limit);
+    return Soc::step_length(y, dy, cone.size, alpha);
+  }
+
+ private:
+  /// u ← λ \ u, the inverse of the Jordan product with λ.
+  static void divide(const V* l, V* u, int size) {
+    V tail{};
+    for (int i = 1; i < size; ++i) tail += l[i] * u[i];
+    const V head = (l[0] * u[0] - tail) / Soc::determinant(l, size);
+    u[0] = head;
+    const V inverse = 1.0 / l[0];
+    for (int i = 1; i < size; ++i) u[i] = (u[i] - head * l[i]) * inverse;
+  }
+};
+
+/// The projection of one cone; the contract is in curved.hpp. State: the spectra of D and S.
+template <class L>
+struct SecondOrderProjection {
+  using V = typename L::V;
+  using O = Ops<L>;
+  using Soc = SecondOrder<L>;
+  using Spectrum = typename Soc::Spectrum;
+
+  const CurvedCone& cone;
+  V *state, *scratch;
+
+  static long state_size() { return 2 * static_cast<long>(sizeof(Spectrum) / sizeof(V)); }
+  static long scratch_size() { return 0; }
+
+  void decompose(const V* v) const {
+    spectra()[0] = Soc::derivative(v, cone.size);
+    spectra()[1] = Soc::square_root(spectra()[0]);
+  }
+  void apply(const V* v, const V* u, V* out) const {
+    Soc::apply(spectra()[0], v, u, cone.size, out);
+  }
+  void apply_root(const V* v, const V* u, V* out) const {
+    Soc::apply(spectra()[1], v, u, cone.size, out);
+  }
+  template <class Write>
+  CVXLAYER_INLINE void write_block(const V* v, const Write& write) const {
+    for (int i = 0; i < cone.size; ++i) {
+      for (int j = 0; j <= i; ++j) write(Soc::entry(spectra()[0], v, i, j), i == j);
+    }
+  }
+  void project(const V* v, V* out) const {
+    Soc::apply(Soc::derivative(v, cone.size), v, v, cone.size, out);
+  }
+
+ private:
+  Spectrum* spectra() const { return reinterpret_cast<Spectrum*>(state); }
 };
 
 }  // namespace cvxlayer::CVXLAYER_ISA

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Ruiz equilibration of [P Aᵀ; A 0] and of the cost (Ruiz, RAL-TR-2001-034; cost scale as
-// in OSQP, Stellato et al. 2020, section 5.1). One factor for all rows of a second-order cone.
+// in OSQP, Stellato et al. 2020, section 5.1). One factor for all rows of a curved cone.
 #pragma once
 
 #include "../kkt/structure.hpp"
@@ -67,7 +67,7 @@ struct Equilibration {
       measure_norms();
       for (int k = 0; k < s.num_cones; ++k) {
         V largest{};
-        const int begin = s.cone_start[k], end = begin + s.cone_size[k];
+        const int begin = s.cones[k].start, end = s.cones[k].end();
         for (int i = begin; i < end; ++i) largest = O::max(largest, row_norm[i]);
         for (int i = begin; i < end; ++i) row_norm[i] = largest;
       }

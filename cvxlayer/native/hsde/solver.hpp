@@ -109,7 +109,6 @@ struct HsdeSolver {
  private:
   int num_linear() const { return structure->num_linear; }
   int num_zero() const { return structure->num_zero; }
-  V* cone(V* array, int k) const { return array + structure->cone_start[k]; }
   bool has_no_P() const { return structure->num_P == 0; }
 
   // ------------------------------------------------------------------ lanes come and go
@@ -132,16 +131,8 @@ struct HsdeSolver {
     iterations[lane] = 0;
     O::set_mask(is_starting, lane, true);
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
-    for (int i = 0; i < structure->m; ++i) {
-      const bool interior = i >= num_zero() && i < num_linear();
-      O::set(y[i], lane, interior ? 1.0 : 0.0);
-      O::set(s[i], lane, interior ? 1.0 : 0.0);
-      O::set(affine_change[i], lane, 0.0);
-    }
-    for (int k = 0; k < structure->num_cones; ++k) {
-      O::set(cone(y, k)[0], lane, 1.0);
-      O::set(cone(s, k)[0], lane, 1.0);
-    }
+    for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
+    scaling.set_unit(s, y, lane);
     O::set(tau, lane, 1.0);
     O::set(kappa, lane, 1.0);
     O::set(best_merit, lane, __builtin_inf());

@@ -7,27 +7,27 @@
 
 namespace cvxlayer {
 
-Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
+Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
                      std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
                      std::vector<int> A_row)
     : n_(n),
       num_zero_(num_zero),
       num_linear_(num_zero + num_nonnegative),
-      cone_size_(std::move(cone_sizes)),
+      cones_(std::move(cones)),
       P_start_(std::move(P_start)),
       P_row_(std::move(P_row)),
       A_start_(std::move(A_start)),
       A_row_(std::move(A_row)) {
   m_ = num_linear_;
-  for (int size : cone_size_) {
-    cone_start_.push_back(m_);
-    m_ += size;
+  for (CurvedCone& cone : cones_) {
+    cone.start = m_;
+    m_ = cone.end();
   }
   build_rows();
   find_singletons();
   build_mixed();
   build_plan(solve_, false);
-  if (!cone_size_.empty()) build_plan(adjoint_, true);
+  if (!cones_.empty()) build_plan(adjoint_, true);
   build_view();
 }
 
@@ -64,11 +64,10 @@ void Structure::find_singletons() {
 
 void Structure::build_mixed() {
   mixed_start_.push_back(0);
-  mixed_offset_.push_back(0);
-  for (size_t k = 0; k < cone_size_.size(); ++k) {
+  for (const CurvedCone& cone : cones_) {
     std::map<int, std::vector<std::pair<int, int>>> columns;  // column → (local row, entry)
-    for (int a = 0; a < cone_size_[k]; ++a) {
-      const int row = cone_start_[k] + a;
+    for (int a = 0; a < cone.size; ++a) {
+      const int row = cone.start + a;
       for (int t = row_start_[row]; t < row_start_[row + 1]; ++t) {
         columns[row_column_[t]].emplace_back(a, row_entry_[t]);
       }
@@ -76,11 +75,10 @@ void Structure::build_mixed() {
     for (const auto& [column, entries] : columns) {
       mixed_column_.push_back(column);
       const size_t base = mixed_source_.size();
-      mixed_source_.resize(base + cone_size_[k], -1);
+      mixed_source_.resize(base + cone.size, -1);
       for (const auto& [a, entry] : entries) mixed_source_[base + a] = entry;
     }
     mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
-    mixed_offset_.push_back(static_cast<int>(mixed_source_.size()));
   }
 }
 
@@ -97,10 +95,11 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
       if (kkt_index_[i] >= 0 && !(mixes_cone_rows && i >= num_linear_)) add(kkt_index_[i], j);
     }
   }
-  for (size_t k = 0; k < cone_size_.size(); ++k) {
-    for (int a = 0; a < cone_size_[k]; ++a) {
-      const int i = kkt_index_[cone_start_[k] + a];
-      for (int c = 0; c < a; ++c) add(i, kkt_index_[cone_start_[k] + c]);
+  for (size_t k = 0; k < cones_.size(); ++k) {
+    const int* rows = kkt_index_.data() + cones_[k].start;
+    for (int a = 0; a < cones_[k].size; ++a) {
+      const int i = rows[a];
+      for (int c = 0; c < a; ++c) add(i, rows[c]);
       if (!mixes_cone_rows) continue;
       for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) add(i, mixed_column_[c]);
     }
@@ -130,18 +129,15 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     plan.row_position.push_back(index < 0 ? -1 : symbolic_view.position[index]);
     plan.row_diagonal.push_back(index < 0 ? -1 : symbolic.entry(index, index));
   }
-  for (size_t k = 0; k < cone_size_.size(); ++k) {
-    for (int a = 0; a < cone_size_[k]; ++a) {
-      for (int c = 0; c <= a; ++c) {
-        plan.block.push_back(
-            symbolic.entry(kkt_index_[cone_start_[k] + a], kkt_index_[cone_start_[k] + c]));
-      }
+  for (size_t k = 0; k < cones_.size(); ++k) {
+    const int* rows = kkt_index_.data() + cones_[k].start;
+    for (int a = 0; a < cones_[k].size; ++a) {
+      for (int c = 0; c <= a; ++c) plan.block.push_back(symbolic.entry(rows[a], rows[c]));
     }
     if (!mixes_cone_rows) continue;
     for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
-      for (int a = 0; a < cone_size_[k]; ++a) {
-        plan.mixed_entry.push_back(
-            symbolic.entry(kkt_index_[cone_start_[k] + a], mixed_column_[c]));
+      for (int a = 0; a < cones_[k].size; ++a) {
+        plan.mixed_entry.push_back(symbolic.entry(rows[a], mixed_column_[c]));
       }
     }
   }
@@ -160,10 +156,10 @@ void Structure::build_view() {
   view_.m = m_;
   view_.num_zero = num_zero_;
   view_.num_linear = num_linear_;
-  view_.num_cones = static_cast<int>(cone_size_.size());
-  view_.degree = num_linear_ - num_zero_ + view_.num_cones;
-  view_.cone_start = cone_start_.data();
-  view_.cone_size = cone_size_.data();
+  view_.num_cones = static_cast<int>(cones_.size());
+  view_.cones = cones_.data();
+  view_.degree = num_linear_ - num_zero_;
+  for (const CurvedCone& cone : cones_) view_.degree += cone.degree();
   view_.P_start = P_start_.data();
   view_.P_row = P_row_.data();
   view_.A_start = A_start_.data();
@@ -179,7 +175,6 @@ void Structure::build_view() {
   view_.singleton_entry = singleton_entry_.data();
   view_.mixed_start = mixed_start_.data();
   view_.mixed_column = mixed_column_.data();
-  view_.mixed_offset = mixed_offset_.data();
   view_.mixed_source = mixed_source_.data();
   view_.solve = plan_view(solve_);
   view_.adjoint = plan_view(adjoint());

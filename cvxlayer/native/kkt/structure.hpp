@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "../cones/kind.hpp"
 #include "symbolic.hpp"
 
 namespace cvxlayer {
@@ -20,32 +21,31 @@ struct KktPlan {
   const long* A_entry;            // nnz(A), −1 where the entry does not stand alone
   const long* variable_diagonal;  // n
   const long* row_diagonal;       // m, −1 for singleton rows
-  const long* block;              // lower triangles of the second-order blocks, row by row
-  const long* mixed_entry;        // per second-order cone: column by column of its union
+  const long* block;              // lower triangles of the blocks of curved cones, row by row
+  const long* mixed_entry;        // per curved cone: column by column of its union
 };
 
 /// Plain pointers into a `Structure`, for lane code.
 struct StructureView {
   int n, m, num_zero, num_linear, num_cones, degree;
-  const int* cone_start;  // first row of each second-order cone
-  const int* cone_size;
+  const CurvedCone* cones;                        // num_cones of them
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
   int num_P, num_A;
   int num_singletons;  // nonnegative rows with one entry, eliminated by hand
   const int *singleton_row, *singleton_column, *singleton_entry;
-  // Union of the columns in the rows of each second-order cone; for column c of cone k and
-  // local row a, `mixed_source` is the index of that entry of A or −1.
-  const int *mixed_start, *mixed_column;
-  const int* mixed_offset;  // start of cone k in mixed_source and KktPlan::mixed_entry
-  const int* mixed_source;
+  // Union of the columns in the rows of each curved cone; for column c of cone k and local row
+  // a, `mixed_source` is the index of that entry of A or −1. Cone after cone, like
+  // KktPlan::mixed_entry; `mixed_start` counts columns.
+  const int *mixed_start, *mixed_column, *mixed_source;
   KktPlan solve, adjoint;
 };
 
 class Structure {
  public:
-  Structure(int n, int num_zero, int num_nonnegative, std::vector<int> cone_sizes,
+  /// `cones` without their `start`, which follows from their sizes.
+  Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
             std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
             std::vector<int> A_row);
 
@@ -69,18 +69,18 @@ class Structure {
   void find_singletons();
   void build_mixed();
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
-  const Plan& adjoint() const { return cone_size_.empty() ? solve_ : adjoint_; }
+  const Plan& adjoint() const { return cones_.empty() ? solve_ : adjoint_; }
   KktPlan plan_view(const Plan& plan) const;
   void build_view();
 
   int n_, m_, num_zero_, num_linear_;
-  std::vector<int> cone_start_, cone_size_;
+  std::vector<CurvedCone> cones_;
   std::vector<int> P_start_, P_row_, A_start_, A_row_;
   std::vector<int> row_start_, row_column_, row_entry_;
   std::vector<int> kkt_index_;  // row → index in the KKT matrix, −1 for singletons
   int kkt_size_ = 0;
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
-  std::vector<int> mixed_start_, mixed_column_, mixed_offset_, mixed_source_;
+  std::vector<int> mixed_start_, mixed_column_, mixed_source_;
   Plan solve_, adjoint_;
   StructureView view_{};
 };

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two faces of a curved cone in lanes, and the one place that chooses by kind.
+//
+// *Scaling*, what the interior point needs (H = W², Nesterov–Todd: W y = W⁻¹ s = λ):
+//   state_size()               numbers that `update` writes and the other methods read
+//   scratch_size()             numbers that any method may overwrite; shared by all cones
+//   set_unit(u, lane)          u = e in one lane, the unit of the cone; the rest is zero before
+//   update(s, y)               scale at (s, y), both inside
+//   write_block(write)         write(h, is_diagonal) for the lower triangle of H, row by row
+//   add_product(v, c, out)     out += c·H v
+//   squared_norm(v)            vᵀH v
+//   margin(u)                  smallest eigenvalue of u
+//   shift(u, amount)           u += amount·e
+//   corrector(s, ds, dy, center, out)  out = W (λ \ (λ∘λ + (W⁻¹ds)∘(W dy) − center·e))
+//   step_length(s, ds, y, dy, limit)   longest step that keeps both inside, at most `limit`
+//
+// *Projection*, what the derivative needs (D = DΠ(v), onto the dual cone, S = D^{1/2}):
+//   state_size(), scratch_size()  as above
+//   decompose(v)               find D and S at v
+//   apply(v, u, out)           out = D u at the decomposed v; out may be u
+//   apply_root(v, u, out)      out = S u; out may be u
+//   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row
+//   project(v, out)            out = Π(v) at any v; leaves the state alone
+//
+// A face is made from the cone, its state and the scratch wherever it is used; it owns nothing
+// and never allocates.
+#pragma once
+
+#include "../linalg/arena.hpp"
+#include "kind.hpp"
+#include "second_order.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+/// The faces of the kinds that are implemented; see `is_implemented`.
+template <class L>
+struct ScalingFaces {
+  using SecondOrder = SecondOrderScaling<L>;
+};
+
+template <class L>
+struct ProjectionFaces {
+  using SecondOrder = SecondOrderProjection<L>;
+};
+
+/// Every curved cone of a product with one of its faces: state of each, scratch for the one
+/// at work.
+template <class L, template <class> class Faces>
+struct CurvedCones {
+  using V = typename L::V;
+
+  const CurvedCone* cones;
+  int count;
+  long* offset;  // of each cone in `state`
+  V *state, *scratch;
+
+  void lay_out(const CurvedCone* all, int number, Arena& arena) {
+    cones = all;
+    count = number;
+    offset = arena.take<long>(count);
+    long total = 0, largest = 0;
+    for (int k = 0; k < count; ++k) {
+      if (offset != nullptr) offset[k] = total;
+      with_face(cones[k], nullptr, nullptr, [&](const auto& face) {
+        total += face.state_size();
+        if (face.scratch_size() > largest) largest = face.scratch_size();
+      });
+    }
+    state = arena.take<V>(total);
+    scratch = arena.take<V>(largest);
+  }
+
+  /// Call body(face) for every cone, in order; `face.cone` says which one.
+  template <class Body>
+  CVXLAYER_INLINE void for_each(const Body& body) const {
+    for (int k = 0; k < count; ++k) with_face(cones[k], state + offset[k], scratch, body);
+  }
+
+ private:
+  template <class Body>
+  static CVXLAYER_INLINE void with_face(const CurvedCone& cone, V* state, V* scratch,
+                                        const Body& body) {
+    switch (cone.kind) {
+      case ConeKind::kSecondOrder:
+        return body(typename Faces<L>::SecondOrder{cone, state, scratch});
+      default:
+        return;  // refused before an engine is built
+    }
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

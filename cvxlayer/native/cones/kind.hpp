@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The curved cones of a product: kind, rows and parameter of each.
+#pragma once
+
+namespace cvxlayer {
+
+/// The numbers are those of `cvxlayer.cones.product.ConeKind`.
+enum class ConeKind : int {
+  kSecondOrder = 0,
+  kSemidefinite = 1,
+  kExponential = 2,
+  kPower = 3,
+};
+
+/// Whether lane code has a branch for it; see curved.hpp.
+inline bool is_implemented(ConeKind kind) { return kind == ConeKind::kSecondOrder; }
+
+/// One curved cone and the rows it owns.
+struct CurvedCone {
+  ConeKind kind;
+  int start, size;   // first row and number of rows
+  double parameter;  // order of the matrix, exponent α, or 0
+
+  int end() const { return start + size; }
+  /// Barrier parameter ν.
+  int degree() const {
+    switch (kind) {
+      case ConeKind::kSecondOrder:
+        return 1;
+      case ConeKind::kSemidefinite:
+        return static_cast<int>(parameter);
+      case ConeKind::kExponential:
+      case ConeKind::kPower:
+        return 3;
+    }
+    return 0;
+  }
+};
+
+}  // namespace cvxlayer
