@@ -31,6 +31,28 @@ class Engine:
     @property
     def factor_multiply_adds(self) -> float: ...
 
+class SparseMap:
+    """A constant sparse matrix, to multiply."""
+
+    def __init__(self, num_columns: int, start: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
+def apply_maps(maps: Sequence[SparseMap], points: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)]], base: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, out: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], threads: int) -> None:
+    """Write base plus the sum of each map times its points, row by row."""
+
+def sum_rows(rows: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], out: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], threads: int) -> None:
+    """Write the sum of the rows, added in their order."""
+
+def is_finite(rows: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
+    """Whether no entry is NaN or infinite."""
+
+def is_symmetric(stack: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
+    """Whether every matrix of a stack equals its transpose."""
+
+def is_positive_definite(stack: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
+    """
+    Whether every matrix of a stack, given by its lower triangle, is positive definite.
+    """
+
 def widths() -> list[int]:
     """Numbers of lanes this processor's kernels offer."""
 

@@ -17,11 +17,13 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.engine import count_threads
 from cvxlayer.program.objective import add_value_cotangent, objective_value
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
-from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.parametric import AffineAdjoint, ParametricConeProgram
 from cvxlayer.program.recovery import RecoveredOutput, Recovery
 from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.sparse_map import Term, apply_adjoints
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 _LAST_WITH_SOLUTION = int(Status.INACCURATE)
@@ -100,8 +102,9 @@ class ProgramSolution:
         Raises:
             ValueError: the problem does not contain the constraint.
         """
+        threads = count_threads(self.settings.threads)
         return tuple(
-            _read(self.cone, self.failed, self.program.recovery.duals[place], self.values)
+            _read(self.cone, self.failed, self.program.recovery.duals[place], self.values, threads)
             for place in self.program.recovery.find_duals(constraint)
         )
 
@@ -164,11 +167,14 @@ class CompiledProgram:
         if batch is None:
             batch = next((len(value) for value in values if len(value) != 1), 1)
         settings = settings or Settings()
-        cone_programs = self.program.evaluate(values, batch)
+        threads = count_threads(settings.threads)
+        cone_programs = self.program.evaluate(values, batch, threads)
         cone = backend.solve(self._prepare(backend), cone_programs, settings)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
-        outputs = tuple(_read(cone, failed, output, values) for output in self.recovery.outputs)
+        outputs = tuple(
+            _read(cone, failed, output, values, threads) for output in self.recovery.outputs
+        )
         return ProgramSolution(
             self, tuple(values), cone_programs, cone, has_solution, failed, outputs, settings
         )
@@ -203,13 +209,10 @@ class CompiledProgram:
         """
         if needs is None:
             needs = [True] * len(self.parameters)
-        values_bar = [
-            np.zeros(value.shape) if need else None
-            for value, need in zip(solution.values, needs, strict=True)
-        ]
+        threads = count_threads(solution.settings.threads)
+        adjoint = AffineAdjoint(solution.values, needs, threads)
         cotangents = self._pair_with_outputs(outputs_bar, duals_bar)
-        x_bar, y_bar = _pull_back_outputs(solution, cotangents, values_bar)
-        block_needs = self.program.needs(needs)
+        x_bar, y_bar = _pull_back_outputs(solution, cotangents, adjoint, threads)
         residual = None
         # Also solved where the reduced data do not depend on the parameters: its residual is
         # what tells a derivative that is not unique.
@@ -222,17 +225,15 @@ class CompiledProgram:
                 x_bar,
                 y_bar,
                 None,
-                needs=block_needs,
+                needs=self.program.needs(needs),
                 threads=solution.settings.threads,
             )
-            self.program.add_adjoint_to(values_bar, cotangent)
+            self.program.add_adjoint_to(adjoint, cotangent)
             residual = cotangent.residual
         if value_bar is not None:
             rows = np.where(solution.has_solution, value_bar, 0.0) * self.recovery.sign
-            add_value_cotangent(
-                self.program, values_bar, rows, solution.values, solution.cone, block_needs
-            )
-        return tuple(values_bar), residual
+            add_value_cotangent(self.program, adjoint, rows, solution.values, solution.cone)
+        return adjoint.total(), residual
 
     def _pair_with_outputs(
         self,
@@ -271,23 +272,29 @@ class CompiledProgram:
 def _pull_back_outputs(
     solution: ProgramSolution,
     cotangents: Sequence[tuple[RecoveredOutput, np.ndarray]],
-    values_bar: Sequence[np.ndarray | None],
+    adjoint: AffineAdjoint,
+    threads: int,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the cotangents of x and y (None where zero); add those of θ to `values_bar`.
+    """Return the cotangents of x and y (None where zero); add those of θ to `adjoint`.
 
     Rows without a solution are zero, whatever their cotangents hold.
     """
-    x_bar: np.ndarray | None = None
-    y_bar: np.ndarray | None = None
+    to_x: list[Term] = []
+    to_y: list[Term] = []
     for output, cotangent in cotangents:
-        if output.from_x is not None and x_bar is None:
-            x_bar = np.zeros(solution.cone.x.shape)
-        if output.from_y is not None and y_bar is None:
-            y_bar = np.zeros(solution.cone.y.shape)
         if solution.failed is not None:
             cotangent = np.where(solution.failed[:, None], 0.0, cotangent)
-        output.add_adjoint_to(x_bar, y_bar, values_bar, cotangent)
-    return x_bar, y_bar
+        if output.from_x is not None:
+            to_x.append((output.from_x, cotangent))
+        if output.from_y is not None:
+            to_y.append((output.from_y, cotangent))
+        if output.from_theta is not None:
+            adjoint.add(output.from_theta, cotangent)
+    size = solution.batch.size
+    return (
+        apply_adjoints(to_x, size, threads) if to_x else None,
+        apply_adjoints(to_y, size, threads) if to_y else None,
+    )
 
 
 def _read(
@@ -295,9 +302,10 @@ def _read(
     failed: np.ndarray | None,
     output: RecoveredOutput,
     values: Sequence[np.ndarray],
+    threads: int,
 ) -> Float[np.ndarray, "batch size"]:
     """Return one output of each instance, NaN where there is no solution."""
-    rows = output.read(cone.x, cone.y, values)
+    rows = output.read(cone.x, cone.y, values, threads)
     if failed is not None:
         rows[failed] = np.nan
     return rows

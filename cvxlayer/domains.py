@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayer.program.inspection import is_positive_definite, is_symmetric
 from cvxlayer.program.parameters import ParameterDomain
 
 _Stack = Float[np.ndarray, "rows ..."]
@@ -25,7 +26,7 @@ _EIGENVALUE_ROUNDING = 1e-8
 
 
 def find_violation(
-    domain: ParameterDomain, values: _Stack, epsilon: float
+    domain: ParameterDomain, values: _Stack, epsilon: float, threads: int = 1
 ) -> tuple[_Verdict, str] | None:
     """Return the first declared domain that a stack of values breaks.
 
@@ -33,12 +34,16 @@ def find_violation(
         domain: what was declared.
         values: one value per row, in the user's scaling, without NaN.
         epsilon: machine epsilon of the dtype in which the values were given.
+        threads: threads over the stack.
 
     Returns:
         Which rows are outside, and the words that follow "must be"; None if all are inside.
     """
     for field, rule, words in _RULES:
         if getattr(domain, field):
+            is_surely = _USUAL.get(field)
+            if is_surely is not None and is_surely(values, threads):
+                continue
             wrong = rule(values, epsilon)
             if wrong is not None and wrong.any():
                 return wrong, words
@@ -75,11 +80,8 @@ def _is_positive(values: _Stack, epsilon: float) -> _Verdict | None:
     return _is_negative(-values, epsilon)
 
 
-def _is_not_symmetric(values: _Stack, epsilon: float) -> _Verdict | None:
+def _is_not_symmetric(values: _Stack, epsilon: float) -> _Verdict:
     transposed = values.swapaxes(-1, -2)
-    # Usually symmetric to the last bit, and then there is nothing to measure.
-    if (values == transposed).all():
-        return None
     return _any_entry(np.abs(values - transposed) > _scale(values, epsilon))
 
 
@@ -89,24 +91,14 @@ def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
 
 
 def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict | None:
-    if _is_positive_definite(values):
-        return None
     dimension = values.shape[-1]
     rounding = max(_EIGENVALUE_ROUNDING, 8 * dimension * epsilon)
     shift = rounding * np.max(np.abs(values), axis=(-1, -2), initial=1.0, keepdims=True)
     shifted = values + shift * np.eye(dimension)
-    if _is_positive_definite(shifted):
+    # Many times cheaper than eigenvalues.
+    if is_positive_definite(shifted, 1):
         return None
     return np.linalg.eigvalsh(shifted).min(axis=-1, initial=np.inf) < 0
-
-
-def _is_positive_definite(values: _Stack) -> bool:
-    """Tell whether every matrix is: usually so, and many times cheaper than eigenvalues."""
-    try:
-        np.linalg.cholesky(values)
-    except np.linalg.LinAlgError:
-        return False
-    return True
 
 
 def _is_not_integer(values: _Stack, epsilon: float) -> _Verdict:
@@ -154,3 +146,9 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
         "negative semidefinite (`NSD=True`)",
     ),
 )
+# What values usually are, to the last bit, where that is cheap to tell: then nothing is measured.
+_USUAL: dict[str, Callable[[np.ndarray, int], bool]] = {
+    "is_symmetric": is_symmetric,
+    "is_psd": is_positive_definite,
+    "is_nsd": lambda values, threads: is_positive_definite(-values, threads),
+}

@@ -29,6 +29,7 @@ from cvxlayer.errors import (
 )
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
 from cvxlayer.options import LayerOptions, OnFailure, refuse_geometric, resolve_options
+from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
 from cvxlayer.program.solution import Residuals, Solution, SolvedBy
 from cvxlayer.solve.backend import parse_settings
@@ -223,7 +224,8 @@ class Evaluator:
         backend, settings = self.options.backend, self.options.settings
         if solver_args:
             settings = parse_settings(backend, solver_args, settings)
-        inputs = batch_inputs(self.rules, arrays, epsilons)
+        threads = count_threads(settings.threads)
+        inputs = batch_inputs(self.rules, arrays, epsilons, threads)
         solution = self.program.solve(
             inputs.values, backend=backend, settings=settings, batch=inputs.size
         )

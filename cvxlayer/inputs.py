@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from cvxlayer.domains import find_violation
 from cvxlayer.errors import ParameterValueError, ShapeError, suggest
+from cvxlayer.program.inspection import is_finite
 from cvxlayer.program.parameters import ParameterSpec
 
 _CALL_OPTIONS = ("solver_args", "warm_start")
@@ -137,6 +138,7 @@ def batch_inputs(
     rules: tuple[InputRule, ...],
     arrays: Sequence[Float[np.ndarray, "..."]],
     epsilons: Sequence[float],
+    threads: int = 1,
 ) -> InputBatch:
     """Check every value and broadcast their batch dimensions against each other.
 
@@ -145,6 +147,7 @@ def batch_inputs(
         arrays: one value per parameter, float64, any number of leading batch dimensions.
         epsilons: machine epsilon of the dtype each value was given in; what counts as
             rounding at the border of a domain.
+        threads: threads over the batch.
 
     Raises:
         ShapeError: a value does not end in its parameter's shape, or the batch dimensions
@@ -161,9 +164,9 @@ def batch_inputs(
             raise _wrong_shape(spec, array.shape)
         batch_shape = array.shape[:num_batch]
         value = np.ascontiguousarray(array).reshape(math.prod(batch_shape), spec.size)
-        has_infinite |= not _is_finite(rule, value, batch_shape)
+        has_infinite |= not _is_finite(rule, value, batch_shape, threads)
         if rule.has_domain:
-            _check_domain(spec, value, batch_shape, epsilon)
+            _check_domain(spec, value, batch_shape, epsilon, threads)
         rows.append(value)
         batch_shapes.append(batch_shape)
     full = _broadcast_shapes(rules, batch_shapes)
@@ -203,11 +206,11 @@ def _broadcast_rows(
     return spread.reshape(math.prod(full), size)
 
 
-def _is_finite(rule: InputRule, value: np.ndarray, batch_shape: tuple[int, ...]) -> bool:
+def _is_finite(
+    rule: InputRule, value: np.ndarray, batch_shape: tuple[int, ...], threads: int
+) -> bool:
     """Tell whether all entries are finite; refuse NaN, and infinity where it is not legal."""
-    # The sum of squares is finite unless an entry is not, or is near overflow: one cheap
-    # pass in the usual case, and the culprit is looked for only otherwise.
-    if np.vdot(value, value) < np.inf:
+    if is_finite(value, threads):
         return True
     not_a_number = np.asarray(np.isnan(value).any(axis=1))
     if not_a_number.any():
@@ -227,10 +230,14 @@ def _is_finite(rule: InputRule, value: np.ndarray, batch_shape: tuple[int, ...])
 
 
 def _check_domain(
-    spec: ParameterSpec, value: np.ndarray, batch_shape: tuple[int, ...], epsilon: float
+    spec: ParameterSpec,
+    value: np.ndarray,
+    batch_shape: tuple[int, ...],
+    epsilon: float,
+    threads: int,
 ) -> None:
     stack = value.reshape(value.shape[0], *spec.shape)
-    violation = find_violation(spec.domain, stack, epsilon)
+    violation = find_violation(spec.domain, stack, epsilon, threads)
     if violation is not None:
         wrong, words = violation
         raise ParameterValueError(

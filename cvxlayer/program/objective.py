@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
-from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.parametric import AffineAdjoint, ParametricConeProgram
 from cvxlayer.program.solution import ConeSolution
 
 
@@ -39,26 +39,25 @@ def objective_value(
 
 def add_value_cotangent(
     program: ParametricConeProgram,
-    values_bar: Sequence[np.ndarray | None],
+    adjoint: AffineAdjoint,
     value_bar: Float[np.ndarray, " batch"],
     values: Sequence[np.ndarray],
     solution: ConeSolution,
-    needs: tuple[bool, bool, bool, bool],
 ) -> None:
     """Add the cotangent of the canonical value to that of the parameters.
 
     Args:
         program: what was solved.
-        values_bar: to be added to; None for parameters not wanted.
+        adjoint: collects the cotangents of the parameters.
         value_bar: zero in rows without a solution.
         values: where it was solved.
         solution: at these values.
-        needs: which of P, q, A, b a wanted parameter touches.
     """
     structure, weight = program.structure, value_bar[:, None]
     is_used = weight != 0.0  # rows without a solution may hold anything
     x, y = np.where(is_used, solution.x, 0.0), np.where(is_used, solution.y, 0.0)
     P_bar = A_bar = None
+    needs = program.needs(adjoint.needs)
     if needs[0]:
         row, column = structure.P_indices, columns_of(structure.P_indptr)
         P_bar = weight * np.where(row == column, 0.5, 1.0) * x[:, row] * x[:, column]
@@ -71,12 +70,10 @@ def add_value_cotangent(
         -weight * y if needs[3] else None,
         np.zeros(len(value_bar)),
     )
-    program.add_adjoint_to(values_bar, cotangent)
+    program.add_adjoint_to(adjoint, cotangent)
     if program.objective_constant.is_constant:
         return
     gradient = weight * program.objective_constant.gradient(program.stack(values))
     ends = np.cumsum([0, *program.parameter_sizes])
-    for index, bar in enumerate(values_bar):
-        if bar is not None:
-            part = gradient[:, ends[index] : ends[index + 1]]
-            bar += part.sum(axis=0, keepdims=True) if bar.shape[0] == 1 else part
+    for index in range(len(values)):
+        adjoint.add_direct(index, gradient[:, ends[index] : ends[index + 1]])

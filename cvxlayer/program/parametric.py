@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.infinite import without_infinite_rows
 from cvxlayer.program.parameters import ParameterSpec
-from cvxlayer.program.sparse_map import SparseMap
+from cvxlayer.program.sparse_map import SparseMap, Term, apply_adjoints, apply_maps, sum_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +30,10 @@ class AffineMap:
     Attributes:
         offset: value at θ = 0, (entries,).
         parts: (index of the parameter, its matrix), for parameters with nonzeros.
-        joint: the matrices of all parts side by side, where there are several.
     """
 
     offset: Float[np.ndarray, " entries"]
     parts: tuple[tuple[int, SparseMap], ...]
-    joint: SparseMap | None
 
     @classmethod
     def of(
@@ -50,7 +48,6 @@ class AffineMap:
         """
         columns: Any = sp.csc_array(matrix)
         parts: list[tuple[int, SparseMap]] = []
-        blocks: list[Any] = []
         start = 0
         for index, spec in enumerate(specs):
             block = columns[:, start : start + spec.size]
@@ -58,9 +55,7 @@ class AffineMap:
             if block.nnz:
                 fold = _upper_triangle(spec) if spec.domain.is_symmetric else None
                 parts.append((index, SparseMap.of(block, fold)))
-                blocks.append(block if fold is None else block @ fold)
-        joint = SparseMap.of(sp.hstack(blocks)) if len(blocks) > 1 else None
-        return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts), joint)
+        return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts))
 
     @property
     def is_constant(self) -> bool:
@@ -72,59 +67,85 @@ class AffineMap:
         """Indices of the parameters that touch some entry."""
         return tuple(index for index, _ in self.parts)
 
-    def evaluate(self, values: Sequence[np.ndarray]) -> np.ndarray:
+    def evaluate(self, values: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
         """Return the entries, (batch, entries), or (1, entries) if all instances share them.
 
         Args:
             values: one array for each parameter, (1, size) or (batch, size).
+            threads: threads over the batch.
 
         Notes:
-            The adjoint of the linear part is `add_adjoint_to`.
+            `AffineAdjoint` is the adjoint of the linear part.
         """
-        offset = self.offset[None, :]
-        if not self.parts:
-            return offset
-        shared = [part for part in self.parts if len(values[part[0]]) == 1]
-        varying = [part for part in self.parts if len(values[part[0]]) != 1]
-        if shared and varying:
-            return _evaluate_parts(varying, values, _evaluate_parts(shared, values, offset))
-        if self.joint is None:
-            index, sparse_map = self.parts[0]
-            return sparse_map(values[index], offset)
-        stacked = np.concatenate([values[index] for index, _ in self.parts], axis=1)
-        return self.joint(stacked, offset)
+        base = self.offset[None, :]
+        shared = [(part, values[i]) for i, part in self.parts if len(values[i]) == 1]
+        varying = [(part, values[i]) for i, part in self.parts if len(values[i]) != 1]
+        if shared:
+            base = apply_maps(shared, base, 1, threads)
+        if varying:
+            base = apply_maps(varying, base, len(varying[0][1]), threads)
+        return base
 
-    def add_adjoint_to(
-        self,
-        values_bar: Sequence[np.ndarray | None],
-        entries_bar: Float[np.ndarray, "batch entries"],
-    ) -> None:
-        """Add the cotangent of each parameter to `values_bar`, skipping those that are None.
 
-        One with a single row receives the sum over the batch.
-        """
+class AffineAdjoint:
+    """Collects what reaches the cotangents of the parameters; then computes each in one pass.
+
+    The adjoint of the linear parts of all affine maps whose cotangents are added. The
+    cotangent of a parameter with a single row is the sum over the batch.
+
+    Args:
+        values: where the maps were evaluated: the shapes of the cotangents.
+        needs: which parameters need one.
+        threads: threads over the batch.
+    """
+
+    def __init__(self, values: Sequence[np.ndarray], needs: Sequence[bool], threads: int) -> None:
+        self._shapes = [value.shape for value in values]
+        self._threads = threads
+        self._terms: list[list[Term] | None] = [[] if need else None for need in needs]
+        self._extra: list[np.ndarray | None] = [None] * len(values)
+
+    @property
+    def needs(self) -> tuple[bool, ...]:
+        """Which parameters need a cotangent."""
+        return tuple(terms is not None for terms in self._terms)
+
+    def add(self, affine: AffineMap, entries_bar: Float[np.ndarray, "batch entries"]) -> None:
+        """Add the cotangent of what a map returned."""
         total: np.ndarray | None = None
-        for index, sparse_map in self.parts:
-            value_bar = values_bar[index]
-            if value_bar is None:
+        for index, part in affine.parts:
+            terms = self._terms[index]
+            if terms is None:
                 continue
-            if value_bar.shape[0] == entries_bar.shape[0]:
-                sparse_map.add_adjoint_to(value_bar, entries_bar)
+            if self._shapes[index][0] == entries_bar.shape[0]:
+                terms.append((part, entries_bar))
                 continue
             if total is None:
-                total = np.sum(entries_bar, axis=0, keepdims=True)
-            sparse_map.add_adjoint_to(value_bar, np.asarray(total))
+                total = sum_rows(entries_bar, self._threads)
+            terms.append((part, total))
 
+    def add_direct(self, index: int, value_bar: Float[np.ndarray, "batch size"]) -> None:
+        """Add a cotangent of one parameter itself, with a row for each instance."""
+        if self._terms[index] is None:
+            return
+        if self._shapes[index][0] != value_bar.shape[0]:
+            value_bar = sum_rows(np.ascontiguousarray(value_bar), self._threads)
+        extra = self._extra[index]
+        self._extra[index] = value_bar if extra is None else extra + value_bar
 
-def _evaluate_parts(
-    parts: Sequence[tuple[int, SparseMap]], values: Sequence[np.ndarray], base: np.ndarray
-) -> np.ndarray:
-    """Return base plus the images of some parameters, all with equally many rows."""
-    (first, first_map), *others = parts
-    result = first_map(values[first], base)
-    for index, sparse_map in others:
-        sparse_map.add_to(result, values[index])
-    return result
+    def total(self) -> tuple[np.ndarray | None, ...]:
+        """Return the cotangent of each parameter, shaped like its values; None if not needed."""
+        return tuple(
+            None if terms is None else self._total_of(index, terms)
+            for index, terms in enumerate(self._terms)
+        )
+
+    def _total_of(self, index: int, terms: Sequence[Term]) -> np.ndarray:
+        shape, extra = self._shapes[index], self._extra[index]
+        if not terms:
+            return np.zeros(shape) if extra is None else extra
+        result = apply_adjoints(terms, shape[0], self._threads)
+        return result if extra is None else np.add(result, extra, out=result)
 
 
 def _upper_triangle(spec: ParameterSpec) -> sp.csr_array:
@@ -202,14 +223,17 @@ class ParametricConeProgram:
         """The maps of P, q, A and b, in this order."""
         return (self.P, self.q, self.A, self.b)
 
-    def evaluate(self, values: Sequence[np.ndarray], batch: int) -> ConeProgramBatch:
+    def evaluate(
+        self, values: Sequence[np.ndarray], batch: int, threads: int = 1
+    ) -> ConeProgramBatch:
         """Return the batch of cone programs.
 
         Args:
             values: one array for each parameter, (1, size) or (batch, size), C order.
             batch: number of instances.
+            threads: threads over the batch.
         """
-        P, q, A, b = (block.evaluate(values) for block in self.blocks)
+        P, q, A, b = (block.evaluate(values, threads) for block in self.blocks)
         cone_programs = ConeProgramBatch(self.structure, batch, P, q, A, b)
         return without_infinite_rows(cone_programs) if self.has_bounds else cone_programs
 
@@ -218,19 +242,17 @@ class ParametricConeProgram:
         P, q, A, b = (any(wanted[i] for i in block.parameters) for block in self.blocks)
         return P, q, A, b
 
-    def add_adjoint_to(
-        self, values_bar: Sequence[np.ndarray | None], cotangent: ConeProgramCotangent
-    ) -> None:
-        """Add the cotangent of each parameter to `values_bar`: the adjoint of `evaluate`.
+    def add_adjoint_to(self, adjoint: AffineAdjoint, cotangent: ConeProgramCotangent) -> None:
+        """Add the cotangent of the data: the adjoint of `evaluate`.
 
         Args:
-            values_bar: as `values`, to be added to; None for parameters not wanted.
+            adjoint: collects the cotangents of the parameters.
             cotangent: of the data; blocks that are None count as zero.
         """
         entries = (cotangent.P, cotangent.q, cotangent.A, cotangent.b)
         for block, entries_bar in zip(self.blocks, entries, strict=True):
-            if entries_bar is not None and block.parts:
-                block.add_adjoint_to(values_bar, entries_bar)
+            if entries_bar is not None:
+                adjoint.add(block, entries_bar)
 
     def stack(self, values: Sequence[np.ndarray]) -> Float[np.ndarray, "rows p"]:
         """Return θ with one row, or one for each instance if any parameter has several.

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from cvxlayer.program.parameters import OutputSpec
 from cvxlayer.program.parametric import AffineMap
-from cvxlayer.program.sparse_map import SparseMap
+from cvxlayer.program.sparse_map import SparseMap, Term, apply_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,46 +33,22 @@ class RecoveredOutput:
     from_theta: AffineMap | None
 
     def read(
-        self, x: np.ndarray, y: np.ndarray, values: Sequence[np.ndarray]
+        self, x: np.ndarray, y: np.ndarray, values: Sequence[np.ndarray], threads: int = 1
     ) -> Float[np.ndarray, "batch size"]:
-        """Return the output of each instance as a new array; the adjoint is `add_adjoint_to`."""
-        rest = 0.0 if self.from_theta is None else self.from_theta.evaluate(values)
-        base = rest if np.shape(rest)[:1] != x.shape[:1] else 0.0
-        if self.from_x is not None:
-            result = self.from_x(x, base)
-        elif self.from_y is not None:
-            result = self.from_y(y, base)
-        else:
-            result = np.zeros((len(x), self.spec.size)) + base
-        if self.from_x is not None and self.from_y is not None:
-            self.from_y.add_to(result, y)
-        if base is not rest:
-            result += rest
-        return result
+        """Return the output of each instance as a new array.
 
-    def add_adjoint_to(
-        self,
-        x_bar: np.ndarray | None,
-        y_bar: np.ndarray | None,
-        values_bar: Sequence[np.ndarray | None],
-        output_bar: Float[np.ndarray, "batch size"],
-    ) -> None:
-        """Add what a cotangent of the output means for x, y and the parameters.
-
-        Args:
-            x_bar: not None where the output depends on x.
-            y_bar: not None where it depends on y.
-            values_bar: None for parameters not wanted.
-            output_bar: cotangent of the output.
+        The adjoint: those of `from_x` and `from_y`, and `AffineAdjoint` for `from_theta`.
         """
+        rest = None if self.from_theta is None else self.from_theta.evaluate(values, threads)
+        terms: list[Term] = []
         if self.from_x is not None:
-            assert x_bar is not None
-            self.from_x.add_adjoint_to(x_bar, output_bar)
+            terms.append((self.from_x, x))
         if self.from_y is not None:
-            assert y_bar is not None
-            self.from_y.add_adjoint_to(y_bar, output_bar)
-        if self.from_theta is not None:
-            self.from_theta.add_adjoint_to(values_bar, output_bar)
+            terms.append((self.from_y, y))
+        if terms:
+            return apply_maps(terms, rest, len(x), threads)
+        result = np.zeros((len(x), self.spec.size))
+        return result if rest is None else np.add(result, rest, out=result)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

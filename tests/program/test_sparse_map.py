@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 from cvxlayer.program.parameters import ParameterDomain, ParameterSpec
-from cvxlayer.program.parametric import AffineMap, QuadraticForm
-from cvxlayer.program.sparse_map import SparseMap
+from cvxlayer.program.parametric import AffineAdjoint, AffineMap, QuadraticForm
+from cvxlayer.program.sparse_map import SparseMap, apply_adjoints, apply_maps, sum_rows
 
 EXACT = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -38,34 +39,71 @@ def matrices(rng: np.random.Generator) -> dict[str, np.ndarray]:
 NAMES = list(matrices(np.random.default_rng(0)))
 
 
-@pytest.mark.parametrize("batch", [0, 1, 5])
+@pytest.mark.parametrize("batch", [0, 1, 5, 3000])
 @pytest.mark.parametrize("name", NAMES)
 def test_both_directions_equal_the_dense_product(name: str, batch: int, rng: Any) -> None:
     matrix = matrices(rng)[name]
     sparse_map = SparseMap.of(sp.csr_array(matrix))
     points = rng.normal(size=(batch, matrix.shape[1]))
     image_bar = rng.normal(size=(batch, matrix.shape[0]))
-    np.testing.assert_allclose(sparse_map(points), points @ matrix.T, **EXACT)
-    start = rng.normal(size=image_bar.shape)
-    total = start.copy()
-    sparse_map.add_to(total, points)
-    np.testing.assert_allclose(total, start + points @ matrix.T, **EXACT)
-    points_bar = np.zeros_like(points)
-    sparse_map.add_adjoint_to(points_bar, image_bar)
-    np.testing.assert_allclose(points_bar, image_bar @ matrix, **EXACT)
+    np.testing.assert_allclose(
+        apply_maps([(sparse_map, points)], None, batch, 2), points @ matrix.T, **EXACT
+    )
+    np.testing.assert_allclose(
+        apply_adjoints([(sparse_map, image_bar)], batch, 2), image_bar @ matrix, **EXACT
+    )
+
+
+@pytest.mark.parametrize("base_rows", [0, 1, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_several_maps_and_a_base_are_added(name: str, base_rows: int, rng: Any) -> None:
+    matrix, points = matrices(rng)[name], rng.normal(size=(4, 6))
+    other = rng.normal(size=(matrix.shape[0], 6)) * (rng.random((matrix.shape[0], 6)) < 0.5)
+    shared = rng.normal(size=(1, matrix.shape[1]))
+    base = rng.normal(size=(base_rows, matrix.shape[0]))
+    terms = [(SparseMap.of(matrix), shared), (SparseMap.of(other), points)]
+    expected = shared @ matrix.T + points @ other.T + (base if base_rows else 0.0)
+    found = apply_maps(terms, base if base_rows else None, 4, 1)
+    np.testing.assert_allclose(found, expected, **EXACT)
+
+
+def test_the_bits_of_a_row_depend_on_nothing_but_its_point(rng: Any) -> None:
+    matrix = sp.random_array((300, 200), density=0.05, rng=rng)
+    sparse_map, points = SparseMap.of(matrix), rng.normal(size=(500, 200))
+    alone = [apply_maps([(sparse_map, point[None])], None, 1, 1) for point in points]
+    for threads in (1, 2, 7):
+        found = apply_maps([(sparse_map, points)], None, 500, threads)
+        np.testing.assert_array_equal(found, np.concatenate(alone))
+
+
+def test_the_bits_of_a_sum_do_not_depend_on_the_number_of_threads(rng: Any) -> None:
+    rows = rng.normal(size=(700, 300)) * 10.0 ** rng.integers(-8, 8, size=(700, 1))
+    one = sum_rows(rows, 1)
+    np.testing.assert_allclose(one, rows.sum(axis=0, keepdims=True), rtol=1e-9)
+    for threads in (2, 7):
+        np.testing.assert_array_equal(sum_rows(rows, threads), one)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_image_is_a_new_array(name: str, rng: Any) -> None:
     matrix = matrices(rng)[name]
     points = rng.normal(size=(3, matrix.shape[1]))
-    assert not np.shares_memory(SparseMap.of(sp.csr_array(matrix))(points), points)
+    assert not np.shares_memory(apply_maps([(SparseMap.of(matrix), points)], None, 3, 1), points)
 
 
 def test_infinite_entries_reach_only_the_places_that_use_them() -> None:
     matrix = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
-    image = SparseMap.of(sp.csr_array(matrix))(np.array([[np.inf, 1.0], [1.0, -np.inf]]))
+    points = np.array([[np.inf, 1.0], [1.0, -np.inf]])
+    image = apply_maps([(SparseMap.of(matrix), points)], None, 2, 1)
     np.testing.assert_array_equal(image, [[np.inf, 0.0, 2.0], [1.0, 0.0, -np.inf]])
+
+
+def test_a_copied_map_still_multiplies(rng: Any) -> None:
+    matrix, points = rng.normal(size=(4, 3)), rng.normal(size=(2, 3))
+    sparse_map = SparseMap.of(matrix)
+    image = apply_maps([(sparse_map, points)], None, 2, 1)
+    copied = pickle.loads(pickle.dumps(sparse_map))
+    np.testing.assert_array_equal(apply_maps([(copied, points)], None, 2, 1), image)
 
 
 def _specs(*sizes: int) -> list[ParameterSpec]:
@@ -84,11 +122,13 @@ def test_an_affine_map_evaluates_shared_parameters_once(shared: tuple[int, ...],
     assert found.shape[0] == (1 if len(shared) == 3 else batch)
     assert found.flags.c_contiguous
     np.testing.assert_allclose(np.broadcast_to(found, (batch, 6)), theta @ matrix.T + offset)
-    bars = [np.zeros_like(value) for value in values]
     entries_bar = rng.normal(size=(batch, 6))
-    affine.add_adjoint_to(bars, entries_bar)
+    adjoint = AffineAdjoint(values, [True] * 3, 1)
+    adjoint.add(affine, entries_bar)
+    bars = adjoint.total()
     expected = np.split(entries_bar @ matrix, np.cumsum(sizes)[:-1], axis=1)
     for i, (bar, full) in enumerate(zip(bars, expected, strict=True)):
+        assert bar is not None
         np.testing.assert_allclose(bar, full.sum(axis=0, keepdims=True) if i in shared else full)
 
 
@@ -100,8 +140,10 @@ def test_symmetric_parameters_are_read_once_and_their_gradient_is_symmetric(rng:
     value = rng.normal(size=(3, 3))
     value = (value + value.T).reshape(1, 9)
     np.testing.assert_allclose(affine.evaluate([value]), value @ matrix.T, **EXACT)
-    bar = np.zeros((1, 9))
-    affine.add_adjoint_to([bar], np.ones((1, 5)))
+    adjoint = AffineAdjoint([value], [True], 1)
+    adjoint.add(affine, np.ones((1, 5)))
+    (bar,) = adjoint.total()
+    assert bar is not None
     np.testing.assert_allclose(bar, np.ones((1, 5)) @ matrix, **EXACT)
     np.testing.assert_allclose(bar.reshape(3, 3), bar.reshape(3, 3).T, **EXACT)
 

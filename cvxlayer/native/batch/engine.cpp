@@ -2,13 +2,11 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <new>
-#include <system_error>
-#include <thread>
 
 #include "../hsde/status.hpp"
+#include "threads.hpp"
 
 namespace cvxlayer {
 
@@ -18,8 +16,8 @@ constexpr size_t kAlignment = 64;
 // A chunk holds this many rounds of lanes: enough for refilling to keep lanes busy, few
 // enough to balance threads.
 constexpr long kRoundsPerChunk = 8;
-// Starting a thread costs more than it saves below this much work for each.
-constexpr double kMicrosecondsPerThread = 500.0;
+// Waking a thread costs more than it saves below this much work for each.
+constexpr double kMicrosecondsPerThread = 40.0;
 // A rough clock, fitted to the benchmarks: microseconds per stored number and per
 // multiply-add of one factorization, over a whole solve of one instance in full lanes.
 constexpr double kPerNumber = 0.045, kPerMultiplyAdd = 6e-4;
@@ -83,24 +81,11 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
   const long rounds = std::max<long>(1, std::min(kRoundsPerChunk, groups / (2 * num_threads)));
   const long chunk = num_threads == 1 ? count : rounds * width;
   const size_t bytes = kernels.workspace_bytes(structure_.view());
-  std::vector<Workspace> workspaces;
-  for (long t = 0; t < num_threads; ++t) workspaces.push_back(acquire(bytes));
-
-  std::atomic<long> next{0};
-  auto work = [&](char* workspace) {
-    for (long begin = next.fetch_add(chunk); begin < count; begin = next.fetch_add(chunk)) {
-      body(workspace, begin, std::min(begin + chunk, count));
-    }
-  };
-  std::vector<std::thread> helpers;
-  try {
-    for (long t = 1; t < num_threads; ++t) helpers.emplace_back(work, workspaces[t].memory);
-  } catch (const std::system_error&) {
-    // The system has no more threads to give: those that started share the work.
-  }
-  work(workspaces[0].memory);
-  for (std::thread& helper : helpers) helper.join();
-  for (const Workspace& workspace : workspaces) release(workspace);
+  share_range(count, chunk, static_cast<int>(num_threads), [&](long begin, long end) {
+    const Workspace workspace = acquire(bytes);
+    body(workspace.memory, begin, end);
+    release(workspace);
+  });
 }
 
 void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A structure with everything needed to run batches on it: the only place with threads.
+// A structure with everything needed to run batches on it.
 #pragma once
 
 #include <functional>

@@ -36,6 +36,9 @@ struct Kernels {
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);
+  /// Whether a dense matrix is positive definite; only for width 1, null for others.
+  size_t (*definite_bytes)(int n);
+  bool (*is_definite)(char* workspace, const double* matrix, int n);
 };
 
 /// The kernels for the widest instruction set of this processor, narrowest width first;

@@ -7,6 +7,7 @@
 #include "../adjoint/polish.hpp"
 #include "../hsde/equilibrate.hpp"
 #include "../hsde/solver.hpp"
+#include "../kkt/definite.hpp"
 #include "kernels.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -76,8 +77,27 @@ struct LaneKernels {
     }
   }
 
+  static size_t definite_bytes(int n) {
+    Arena arena(nullptr);
+    Definiteness<L>().lay_out(n, arena);
+    return arena.used();
+  }
+
+  static bool is_definite(char* workspace, const double* matrix, int n) {
+    Arena arena(workspace);
+    Definiteness<L> definiteness;
+    definiteness.lay_out(n, arena);
+    return definiteness.is_definite(matrix);
+  }
+
   static constexpr Kernels table(const char* isa) {
-    return {L::width, isa, &workspace_bytes, &equilibrate, &solve, &polish, &pull_back};
+    Kernels kernels{L::width, isa,     &workspace_bytes, &equilibrate, &solve,
+                    &polish,  &pull_back, nullptr,       nullptr};
+    if constexpr (L::width == 1) {
+      kernels.definite_bytes = &definite_bytes;
+      kernels.is_definite = &is_definite;
+    }
+    return kernels;
   }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Python sees one class, `Engine`. Shapes and strides are checked here; arrays are not copied
-// and the GIL is released while the engine runs.
+// Python sees two classes, `Engine` and `SparseMap`, and functions on arrays. Shapes and strides
+// are checked here; arrays are not copied and the GIL is released while the core works.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -9,12 +9,13 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
 
 #include "../batch/engine.hpp"
+#include "../batch/inspect.hpp"
+#include "../batch/sparse_map.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -28,6 +29,10 @@ using Codes = nb::ndarray<std::int8_t, nb::ndim<1>, nb::c_contig, nb::device::cp
 using CodeMatrix = nb::ndarray<std::int8_t, nb::ndim<2>, nb::device::cpu>;
 using Counts = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Reals = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using MutableTable = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Stack = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Weights = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string& name, size_t rows, size_t columns) {
@@ -132,6 +137,70 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
   engine.pull_back(problem, batch, threads, width, io);
 }
 
+void build_map(SparseMap* self, long num_columns, Indices start, Indices column, Weights weight) {
+  const auto num_rows = static_cast<long>(start.shape(0)) - 1;
+  const auto num_entries = static_cast<std::int64_t>(column.shape(0));
+  bool ok = num_rows >= 0 && start.data()[0] == 0 && start.data()[num_rows] == num_entries &&
+            static_cast<std::int64_t>(weight.shape(0)) == num_entries;
+  for (long row = 0; ok && row < num_rows; ++row) ok = start.data()[row] <= start.data()[row + 1];
+  for (std::int64_t k = 0; ok && k < num_entries; ++k) {
+    ok = column.data()[k] >= 0 && column.data()[k] < num_columns;
+  }
+  if (!ok) throw nb::value_error("native engine: not a matrix in CSR form");
+  new (self) SparseMap(num_rows, num_columns, start.data(), column.data(), weight.data());
+}
+
+/// Rows of `array`, which has `batch` of them or one that all instances share.
+long stride_of(const Table& array, const char* name, long batch, long columns) {
+  return rows_of<const double>(array, name, batch, columns).row_stride;
+}
+
+void apply_to_rows(const std::vector<const SparseMap*>& maps, const std::vector<Table>& points,
+                const std::optional<Table>& base, MutableTable out, int threads) {
+  const auto batch = static_cast<long>(out.shape(0)), length = static_cast<long>(out.shape(1));
+  if (maps.size() != points.size()) throw nb::value_error("native engine: one point per map");
+  std::vector<MapTerm> terms;
+  for (size_t k = 0; k < maps.size(); ++k) {
+    if (maps[k]->num_rows() != length) refuse("out", out.shape(0), maps[0]->num_rows());
+    terms.push_back({maps[k], points[k].data(),
+                     stride_of(points[k], "points", batch, maps[k]->num_columns())});
+  }
+  const double* start = base.has_value() ? base->data() : nullptr;
+  const long base_stride = base.has_value() ? stride_of(*base, "base", batch, length) : 0;
+  const nb::gil_scoped_release release;
+  apply_maps(terms, start, base_stride, out.data(), batch, length, threads);
+}
+
+void sum_over_rows(Table rows, MutableTable out, int threads) {
+  const auto batch = static_cast<long>(rows.shape(0)), length = static_cast<long>(rows.shape(1));
+  if (out.shape(0) != 1 || out.shape(1) != rows.shape(1)) refuse("out", 1, rows.shape(1));
+  const nb::gil_scoped_release release;
+  sum_rows(rows.data(), batch, length, out.data(), threads);
+}
+
+bool is_finite(Table rows, int threads) {
+  const nb::gil_scoped_release release;
+  return all_finite(rows.data(), static_cast<long>(rows.size()), threads);
+}
+
+void check_square(const Stack& stack) {
+  if (stack.shape(1) != stack.shape(2)) refuse("stack", stack.shape(1), stack.shape(1));
+}
+
+bool is_symmetric(Stack stack, int threads) {
+  check_square(stack);
+  const nb::gil_scoped_release release;
+  return all_symmetric(stack.data(), static_cast<long>(stack.shape(0)),
+                       static_cast<int>(stack.shape(1)), threads);
+}
+
+bool is_positive_definite(Stack stack, int threads) {
+  check_square(stack);
+  const nb::gil_scoped_release release;
+  return all_positive_definite(stack.data(), static_cast<long>(stack.shape(0)),
+                               static_cast<int>(stack.shape(1)), threads);
+}
+
 std::vector<int> widths() {
   int count = 0;
   const Kernels* const* kernels = available_kernels(&count);
@@ -206,6 +275,18 @@ NB_MODULE(_native, module) {
       .def_prop_ro("factor_multiply_adds", [](const Engine& engine) {
         return engine.structure().solve_symbolic().multiply_adds();
       });
+  nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
+      .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
+  module.def("apply_maps", &cvxlayer::apply_to_rows, "maps"_a, "points"_a, "base"_a.none(), "out"_a,
+             "threads"_a, "Write base plus the sum of each map times its points, row by row.");
+  module.def("sum_rows", &cvxlayer::sum_over_rows, "rows"_a, "out"_a, "threads"_a,
+             "Write the sum of the rows, added in their order.");
+  module.def("is_finite", &cvxlayer::is_finite, "rows"_a, "threads"_a,
+             "Whether no entry is NaN or infinite.");
+  module.def("is_symmetric", &cvxlayer::is_symmetric, "stack"_a, "threads"_a,
+             "Whether every matrix of a stack equals its transpose.");
+  module.def("is_positive_definite", &cvxlayer::is_positive_definite, "stack"_a, "threads"_a,
+             "Whether every matrix of a stack, given by its lower triangle, is positive definite.");
   module.def("widths", &cvxlayer::widths, "Numbers of lanes this processor's kernels offer.");
   module.def("cone_kinds", &cvxlayer::cone_kinds, "The kinds of curved cones it can solve.");
   module.def("instruction_set", &cvxlayer::instruction_set, "The instruction set in use.");

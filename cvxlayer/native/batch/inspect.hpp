@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the values of a call must satisfy, on all cores. A library's threads would do as well,
+// but most wait busily after each call, in the way of ours.
+#pragma once
+
+namespace cvxlayer {
+
+/// Whether no number is NaN or infinite.
+bool all_finite(const double* numbers, long count, int threads);
+
+/// Whether each of `count` matrices, n × n, row-major, equals its transpose.
+bool all_symmetric(const double* matrices, long count, int n, int threads);
+
+/// Whether each has positive pivots only; the lower triangles are read.
+bool all_positive_definite(const double* matrices, long count, int n, int threads);
+
+}  // namespace cvxlayer

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Is a dense symmetric matrix positive definite? It is when all pivots of its LDLᵀ are positive.
+#pragma once
+
+#include "../linalg/arena.hpp"
+#include "factor.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct Definiteness {
+  using V = typename L::V;
+  using O = Ops<L>;
+  static_assert(L::width == 1, "one matrix at a time: it has to fit into the cache");
+
+  Factor<L> factor;
+  Supernode node;
+  signed char* sign;
+
+  /// The factor is one dense supernode.
+  void lay_out(int n, Arena& arena) {
+    factor.storage = arena.take<V>(static_cast<long>(n) * n);
+    factor.pivot = arena.take<V>(n);
+    factor.inverse = arena.take<V>(n);
+    factor.update = arena.take<V>(4L * n);
+    factor.rows = arena.take<long>(n);
+    sign = arena.take<signed char>(n);
+    node = Supernode{};
+    node.width = n;
+    factor.symbolic = SymbolicView{};
+    factor.symbolic.dim = n;
+    factor.symbolic.num_nodes = 1;
+    factor.symbolic.nodes = &node;
+    factor.symbolic.sign = sign;
+  }
+
+  /// `matrix` is n × n, row-major; only its lower triangle is read.
+  bool is_definite(const double* matrix) {
+    const int n = node.width;
+    for (int i = 0; i < n; ++i) {
+      sign[i] = 1;
+      const long row = static_cast<long>(i) * n;
+      for (int j = 0; j <= i; ++j) factor.storage[row + j] = matrix[row + j];
+    }
+    factor.factorize(0.0);  // a pivot that is not positive, or NaN, is replaced by 0
+    bool positive = true;
+    for (int i = 0; i < n; ++i) positive &= factor.pivot[i] > 0.0;
+    return positive;
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA
