@@ -58,7 +58,7 @@ class Worker {
   enum State { kIdle, kOffered, kRunning, kEnded };
 
   void change(State state) {
-    state_.store(state, std::memory_order_release);
+    state_.store(state);  // in order: a sleeper sees the state, or is seen by the next line
     state_.notify_all();
   }
 
