@@ -23,10 +23,12 @@ class SparseMap:
     """point ↦ matrix · point, row by row.
 
     Attributes:
+        shape: (length of the result, length of a point).
         forward: the matrix.
         backward: its transpose.
     """
 
+    shape: tuple[int, int]
     forward: sp.csr_array
     backward: sp.csr_array
 
@@ -40,7 +42,8 @@ class SparseMap:
                 product with the map is sparser; only the forward direction uses it.
         """
         rows = _tidy(matrix)
-        return cls(rows if fold is None else _tidy(rows @ fold), _tidy(rows.T))
+        forward = rows if fold is None else _tidy(rows @ fold)
+        return cls((rows.shape[0], rows.shape[1]), forward, _tidy(rows.T))
 
     @functools.cached_property
     def native_forward(self) -> _native.SparseMap:
@@ -54,7 +57,7 @@ class SparseMap:
 
     def __getstate__(self) -> dict[str, Any]:
         # The core's copies are made again where they are needed.
-        return {"forward": self.forward, "backward": self.backward}
+        return {"shape": self.shape, "forward": self.forward, "backward": self.backward}
 
 
 Term = tuple[SparseMap, Float[np.ndarray, "#batch _"]]
@@ -68,7 +71,7 @@ def apply_maps(
 
     The adjoint, point by point, is `apply_adjoints`. There is at least one term.
     """
-    result = np.empty((batch, terms[0][0].forward.shape[0]))
+    result = np.empty((batch, terms[0][0].shape[0]))
     maps = [sparse_map.native_forward for sparse_map, _ in terms]
     _native.apply_maps(maps, [points for _, points in terms], base, result, threads)
     return result
@@ -78,7 +81,7 @@ def apply_adjoints(
     terms: Sequence[Term], batch: int, threads: int
 ) -> Float[np.ndarray, "batch columns"]:
     """Return the sum of the adjoints of the maps applied to the given rows, as a new array."""
-    result = np.empty((batch, terms[0][0].backward.shape[0]))
+    result = np.empty((batch, terms[0][0].shape[1]))
     maps = [sparse_map.native_backward for sparse_map, _ in terms]
     _native.apply_maps(maps, [bars for _, bars in terms], None, result, threads)
     return result

@@ -25,7 +25,8 @@ template <class Test>
 bool holds_everywhere(long count, double numbers_each, int threads, const Test& test) {
   const double numbers = numbers_each * static_cast<double>(count);
   const auto worthwhile = static_cast<long>(numbers / kNumbersPerThread);
-  const long piece = std::max(1L, static_cast<long>(kNumbersPerPiece / std::max(1.0, numbers_each)));
+  const long piece =
+      std::max(1L, static_cast<long>(kNumbersPerPiece / std::max(1.0, numbers_each)));
   std::atomic<bool> holds{true};
   share_range(count, piece, static_cast<int>(std::clamp<long>(worthwhile, 1, threads)),
               [&](long begin, long end) {

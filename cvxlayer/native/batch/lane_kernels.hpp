@@ -91,8 +91,8 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width, isa,     &workspace_bytes, &equilibrate, &solve,
-                    &polish,  &pull_back, nullptr,       nullptr};
+    Kernels kernels{L::width, isa,        &workspace_bytes, &equilibrate, &solve,
+                    &polish,  &pull_back, nullptr,          nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

@@ -32,8 +32,8 @@ SparseMap::SparseMap(long num_rows, long num_columns, const std::int64_t* start,
     // Rows row, …, end − 1 have one entry each, of equal weight and spacing.
     long end = row;
     while (end < num_rows && has_one(end) && weight[start[end]] == weight[first] &&
-           (end < row + 2 || column[start[end]] - column[start[end] - 1] ==
-                                 column[first + 1] - column[first])) {
+           (end < row + 2 ||
+            column[start[end]] - column[start[end] - 1] == column[first + 1] - column[first])) {
       ++end;
     }
     if (end - row >= kShortestRun) {

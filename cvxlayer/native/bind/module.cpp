@@ -156,14 +156,14 @@ long stride_of(const Table& array, const char* name, long batch, long columns) {
 }
 
 void apply_to_rows(const std::vector<const SparseMap*>& maps, const std::vector<Table>& points,
-                const std::optional<Table>& base, MutableTable out, int threads) {
+                   const std::optional<Table>& base, MutableTable out, int threads) {
   const auto batch = static_cast<long>(out.shape(0)), length = static_cast<long>(out.shape(1));
   if (maps.size() != points.size()) throw nb::value_error("native engine: one point per map");
   std::vector<MapTerm> terms;
   for (size_t k = 0; k < maps.size(); ++k) {
     if (maps[k]->num_rows() != length) refuse("out", out.shape(0), maps[0]->num_rows());
-    terms.push_back({maps[k], points[k].data(),
-                     stride_of(points[k], "points", batch, maps[k]->num_columns())});
+    terms.push_back(
+        {maps[k], points[k].data(), stride_of(points[k], "points", batch, maps[k]->num_columns())});
   }
   const double* start = base.has_value() ? base->data() : nullptr;
   const long base_stride = base.has_value() ? stride_of(*base, "base", batch, length) : 0;
