@@ -9,12 +9,21 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayer.cones import nonnegative, second_order, semidefinite, zero
+from cvxlayer.cones import (
+    exponential,
+    nonnegative,
+    power,
+    second_order,
+    semidefinite,
+    zero,
+)
 from cvxlayer.cones.product import ConeKind, ConeProduct
 
 _FILES: dict[ConeKind, ModuleType] = {
     ConeKind.SECOND_ORDER: second_order,
     ConeKind.SEMIDEFINITE: semidefinite,
+    ConeKind.EXPONENTIAL: exponential,
+    ConeKind.POWER: power,
 }
 
 

@@ -123,6 +123,8 @@ def _cones(cones: ConeProduct) -> list[Any]:
         blocks.append(clarabel.NonnegativeConeT(cones.nonnegative))
     blocks.extend(clarabel.SecondOrderConeT(dimension) for dimension in cones.second_order)
     blocks.extend(clarabel.PSDTriangleConeT(order) for order in cones.semidefinite)
+    blocks.extend(clarabel.ExponentialConeT() for _ in range(cones.exponential))
+    blocks.extend(clarabel.PowerConeT(alpha) for alpha in cones.power)
     return blocks
 
 

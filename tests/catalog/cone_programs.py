@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from cvxlayer.cones import projection, semidefinite
-from cvxlayer.cones.product import ConeKind, ConeProduct
+from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import Status
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.batch import ConeProgramBatch
+from tests.catalog.batches import batch_of, random_batch, rescaled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,125 +34,6 @@ class ConeProgramCase:
 
     def __str__(self) -> str:
         return self.name
-
-
-def batch_of(
-    cones: ConeProduct,
-    P: list[np.ndarray],
-    q: list[np.ndarray],
-    A: list[np.ndarray],
-    b: list[np.ndarray],
-) -> ConeProgramBatch:
-    """Return the batch of dense instances; the patterns are the union of their nonzeros.
-
-    Args:
-        cones: K.
-        P: symmetric, n × n, one of each instance.
-        q: n.
-        A: m × n.
-        b: m.
-    """
-    P_pattern = sp.csc_array(np.triu(np.any(np.array(P) != 0.0, axis=0)).astype(float))
-    A_pattern = sp.csc_array(np.any(np.array(A) != 0.0, axis=0).astype(float))
-    for pattern in (P_pattern, A_pattern):
-        pattern.sort_indices()
-    structure = ConeProgramStructure(
-        num_variables=len(q[0]),
-        cones=cones,
-        P_indptr=P_pattern.indptr.astype(np.int32),
-        P_indices=P_pattern.indices.astype(np.int32),
-        A_indptr=A_pattern.indptr.astype(np.int32),
-        A_indices=A_pattern.indices.astype(np.int32),
-    )
-    return ConeProgramBatch(
-        structure,
-        len(q),
-        np.array([_entries(P_pattern, dense) for dense in P]),
-        np.array(q),
-        np.array([_entries(A_pattern, dense) for dense in A]),
-        np.array(b),
-    )
-
-
-def _entries(pattern: sp.csc_array, dense: np.ndarray) -> np.ndarray:
-    columns = np.repeat(np.arange(pattern.shape[1]), np.diff(pattern.indptr))
-    return dense[pattern.indices, columns]
-
-
-def random_batch(
-    rng: np.random.Generator,
-    *,
-    n: int,
-    cones: ConeProduct,
-    batch: int = 3,
-    rank_P: int | None = None,
-    density: float = 0.7,
-) -> ConeProgramBatch:
-    """Return feasible, bounded programs with a strictly complementary random solution.
-
-    With x and v drawn at random, y = Π(v) and s = y − v are complementary; q and b follow.
-    Draws whose solution is nearly degenerate are drawn again: primal and dual are unique.
-
-    Args:
-        rng: source of randomness.
-        n: number of variables.
-        cones: K.
-        batch: number of instances.
-        rank_P: rank of P; None for n.
-        density: share of the entries of A that are not zero.
-    """
-    m = cones.size
-    mask = rng.random((m, n)) < density
-    # A row without entries would make every draw degenerate.
-    mask[np.arange(m), rng.permutation(max(m, n))[:m] % n] = True
-    blocks: list[tuple[np.ndarray, ...]] = []
-    while len(blocks) < batch:
-        root = rng.normal(size=(n, n if rank_P is None else rank_P))
-        P, A = root @ root.T / n, rng.normal(size=(m, n)) * mask
-        x, v = rng.normal(size=n), rng.normal(size=(1, m)) * 2.0
-        if _is_nearly_degenerate(cones, P, A, v):
-            continue
-        y = projection.project_dual(cones, v)
-        s = (y - v)[0]
-        blocks.append((P, -P @ x - A.T @ y[0], A, A @ x + s))
-    return batch_of(cones, *(list(block) for block in zip(*blocks, strict=True)))
-
-
-def _is_nearly_degenerate(cones: ConeProduct, P: np.ndarray, A: np.ndarray, v: np.ndarray) -> bool:
-    """Whether v is close to a kink of the projection, or the KKT matrix there to singular."""
-    kinks = [np.inf, *np.abs(v[0, cones.zero : cones.num_linear])]
-    for cone in cones.curved:
-        if cone.kind is ConeKind.SEMIDEFINITE:
-            kinks += list(np.abs(np.linalg.eigvalsh(semidefinite.unpack(v[:, cone.rows]))[0]))
-            continue
-        t, norm = v[0, cone.rows][0], np.linalg.norm(v[0, cone.rows][1:])
-        kinks += [abs(t - norm), abs(t + norm)]
-    root = projection.project_dual_derivative_root(cones, v)[0]
-    kkt = np.block([[P, A.T @ root], [root @ A, root @ root - np.eye(len(root))]])
-    return min(kinks) < 0.05 or np.linalg.svd(kkt, compute_uv=False)[-1] < 0.02
-
-
-def rescaled(
-    batch: ConeProgramBatch, columns: np.ndarray, rows: np.ndarray, objective: float
-) -> ConeProgramBatch:
-    """Return the same programs in other units: x/columns, rows of (A, b) and the cost scaled.
-
-    `rows` has to be constant on each curved cone.
-    """
-    structure = batch.structure
-    P_columns = _columns(structure.P_indptr)
-    A_columns = _columns(structure.A_indptr)
-    return dataclasses.replace(
-        batch,
-        P=batch.P * columns[structure.P_indices] * columns[P_columns] * objective,
-        q=batch.q * columns * objective,
-        A=batch.A * rows[structure.A_indices] * columns[A_columns],
-        b=batch.b * rows,
-    )
-
-
-def _columns(indptr: np.ndarray) -> np.ndarray:
-    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
 def _quadratic(rng: np.random.Generator) -> ConeProgramBatch:
@@ -188,6 +69,28 @@ def _semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
 def _semidefinite_mixed(rng: np.random.Generator) -> ConeProgramBatch:
     cones = ConeProduct(2, 4, (3,), semidefinite=(4, 2))
     return random_batch(rng, n=12, cones=cones, density=0.5)
+
+
+def _exponential(rng: np.random.Generator) -> ConeProgramBatch:
+    return random_batch(rng, n=8, cones=ConeProduct(exponential=3))
+
+
+def _power(rng: np.random.Generator) -> ConeProgramBatch:
+    return random_batch(rng, n=8, cones=ConeProduct(power=(0.3, 0.5, 0.9)))
+
+
+def _three_dimensional_mixed(rng: np.random.Generator) -> ConeProgramBatch:
+    cones = ConeProduct(2, 4, (3,), exponential=2, power=(0.2, 0.6))
+    return random_batch(rng, n=12, cones=cones, density=0.5)
+
+
+def _badly_scaled_exponential(rng: np.random.Generator) -> ConeProgramBatch:
+    cones = ConeProduct(1, 3, exponential=2, power=(0.4,))
+    rows = 10.0 ** rng.uniform(-4, 4, size=cones.size)
+    for cone, size in zip(cones.curved, (1e-3, 1e2, 10.0), strict=True):
+        rows[cone.rows] = size
+    plain = random_batch(rng, n=9, cones=cones)
+    return rescaled(plain, 10.0 ** rng.uniform(-4, 4, size=9), rows, 1.0)
 
 
 def _low_rank(rng: np.random.Generator) -> ConeProgramBatch:
@@ -276,6 +179,40 @@ def _infeasible_cone(rng: np.random.Generator) -> ConeProgramBatch:
     return batch_of(ConeProduct(1, 0, (4,)), *(list(block) for block in zip(*blocks, strict=True)))
 
 
+def _infeasible_exponential(rng: np.random.Generator) -> ConeProgramBatch:
+    """exp(x₁) ≤ x₂ and exp(−x₁) ≤ c − x₂ with c < 2."""
+    A = np.array([[-1.0, 0], [0, 0], [0, -1], [1, 0], [0, 0], [0, 1]])
+    b = np.array([0.0, 1, 0, 0, 1, 0])
+    last = np.eye(6)[5]
+    bounds = [b + c * last for c in rng.uniform(-1.0, 1.5, size=3)]
+    costs = list(rng.normal(size=(3, 2)))
+    return batch_of(ConeProduct(exponential=2), [np.zeros((2, 2))] * 3, costs, [A] * 3, bounds)
+
+
+def _infeasible_power(rng: np.random.Generator) -> ConeProgramBatch:
+    """√(x₁x₂) ≥ 1 + c with x₁ + x₂ ≤ 2."""
+    A = np.array([[1.0, 1], [-1, 0], [0, -1], [0, 0]])
+    bounds = [np.array([2.0, 0, 0, 1.0 + c]) for c in rng.uniform(0.2, 1.0, size=3)]
+    costs = list(rng.normal(size=(3, 2)))
+    cones = ConeProduct(0, 1, power=(0.5,))
+    return batch_of(cones, [np.zeros((2, 2))] * 3, costs, [A] * 3, bounds)
+
+
+def _unbounded_exponential(rng: np.random.Generator) -> ConeProgramBatch:
+    """minimize x₁ with exp(x₁) ≤ x₂."""
+    A = np.array([[-1.0, 0], [0, 0], [0, -1]])
+    costs = [np.array([rate, 0.0]) for rate in rng.uniform(0.5, 2.0, size=3)]
+    cones, b = ConeProduct(exponential=1), np.array([0.0, 1, 0])
+    return batch_of(cones, [np.zeros((2, 2))] * 3, costs, [A] * 3, [b] * 3)
+
+
+def _unbounded_power(rng: np.random.Generator) -> ConeProgramBatch:
+    """minimize x₁ + x₂ − c z with |z| ≤ x₁^0.3 x₂^0.7 and c above 1/(0.3^0.3 0.7^0.7) = 1.84."""
+    costs = [np.array([1.0, 1.0, -c]) for c in rng.uniform(2.2, 3.0, size=3)]
+    cones, A = ConeProduct(power=(0.3,)), -np.eye(3)
+    return batch_of(cones, [np.zeros((3, 3))] * 3, costs, [A] * 3, [np.zeros(3)] * 3)
+
+
 def _unbounded(rng: np.random.Generator) -> ConeProgramBatch:
     """Nothing stops x from going along a direction that P and A do not see."""
     blocks = []
@@ -319,6 +256,21 @@ REGULAR = [case for case in SOLVABLE if case.is_regular]
 SEMIDEFINITE = [
     ConeProgramCase("semidefinite", _semidefinite),
     ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
+]
+THREE_DIMENSIONAL = [
+    ConeProgramCase("exponential", _exponential),
+    ConeProgramCase("power", _power),
+    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed),
+    ConeProgramCase("badly-scaled-exponential", _badly_scaled_exponential),
+]
+THREE_DIMENSIONAL_UNSOLVABLE = [
+    ConeProgramCase(name, build, status, is_regular=False)
+    for name, build, status in [
+        ("infeasible-exponential", _infeasible_exponential, Status.INFEASIBLE),
+        ("infeasible-power", _infeasible_power, Status.INFEASIBLE),
+        ("unbounded-exponential", _unbounded_exponential, Status.UNBOUNDED),
+        ("unbounded-power", _unbounded_power, Status.UNBOUNDED),
+    ]
 ]
 UNSOLVABLE = [
     ConeProgramCase("infeasible", _infeasible, Status.INFEASIBLE, is_regular=False),

@@ -8,18 +8,31 @@ from types import ModuleType
 
 import numpy as np
 
-from cvxlayer.cones import nonnegative, second_order, semidefinite, zero
+from cvxlayer.cones import (
+    exponential,
+    nonnegative,
+    power,
+    second_order,
+    semidefinite,
+    zero,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ConeCase:
-    """One cone in one dimension."""
+    """One cone in one dimension, with its further arguments."""
 
     cone: ModuleType
     dim: int
+    arguments: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.cone.__name__.rsplit('.', 1)[-1]}-{self.dim}"
+        name = self.cone.__name__.rsplit(".", 1)[-1]
+        return "-".join([name, *(str(number) for number in self.arguments or (self.dim,))])
+
+    def call(self, function: str, point: np.ndarray) -> np.ndarray:
+        """Call a function of the cone's file."""
+        return getattr(self.cone, function)(point, *self.arguments)
 
     def points(self, rng: np.random.Generator, batch: int = 60) -> np.ndarray:
         """Random rows; one direction is spread so that every region of the cone is met."""
@@ -38,6 +51,19 @@ class ConeCase:
             return np.all(point >= -tolerance, axis=1)
         if self.cone is semidefinite:
             return np.linalg.eigvalsh(semidefinite.unpack(point)).min(axis=1) >= -tolerance
+        if self.cone is exponential:
+            r, scale, t = point.T
+            positive = np.where(scale > 0.0, scale, 1.0)
+            with np.errstate(over="ignore"):
+                on_curve = (scale > 0.0) & (positive * np.exp(r / positive) <= t + tolerance)
+            on_face = (np.abs(scale) <= tolerance) & (r <= tolerance) & (t >= -tolerance)
+            return on_curve | on_face
+        if self.cone is power:
+            (alpha,) = self.arguments
+            first, second = np.maximum(point[:, 0], 0.0), np.maximum(point[:, 1], 0.0)
+            is_positive = np.all(point[:, :2] >= -tolerance, axis=1)
+            mean = first**alpha * second ** (1.0 - alpha)
+            return is_positive & (np.abs(point[:, 2]) <= mean + tolerance)
         return np.linalg.norm(point[:, 1:], axis=1) <= point[:, 0] + tolerance
 
 
@@ -51,3 +77,5 @@ CONES = [
     ]
     for dim in dims
 ]
+CONES += [ConeCase(exponential, 3)]
+CONES += [ConeCase(power, 3, (alpha,)) for alpha in (0.1, 0.5, 0.7)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clarabel's order of the rows of semidefinite cones, there and back."""
+"""The curved cones in Clarabel, and its order of the rows of semidefinite cones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from cvxlayer.cones import projection, semidefinite
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import Status
 from cvxlayer.solve.residuals import measure
-from tests.catalog.cone_programs import SEMIDEFINITE, ConeProgramCase, batch_of
+from tests.catalog.cone_programs import (
+    SEMIDEFINITE,
+    THREE_DIMENSIONAL,
+    THREE_DIMENSIONAL_UNSOLVABLE,
+    ConeProgramCase,
+    batch_of,
+)
 from tests.catalog.true_solutions import solve_accurately
 
 ACCURACY = 1e-7
 
 
-@pytest.mark.parametrize("case", SEMIDEFINITE, ids=str)
-def test_semidefinite_rows_come_back_in_our_order(
+@pytest.mark.parametrize("case", SEMIDEFINITE + THREE_DIMENSIONAL, ids=str)
+def test_curved_rows_come_back_in_our_order(
     case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
     batch = case.build(rng)
@@ -46,6 +52,26 @@ def test_the_nearest_semidefinite_matrix_is_the_projection(
     solution = solve_accurately(batch)
     np.testing.assert_allclose(solution.x, semidefinite.project(points), atol=1e-6)
     np.testing.assert_allclose(solution.y, semidefinite.project(-points), atol=1e-6)
+
+
+@pytest.mark.parametrize("cones", [ConeProduct(exponential=1), ConeProduct(power=(0.3,))], ids=str)
+def test_the_nearest_point_of_a_three_dimensional_cone_is_the_projection(
+    cones: ConeProduct, rng: np.random.Generator
+) -> None:
+    """minimize ½‖x − p‖² subject to x ∈ K, and y is the projection of −p onto K*."""
+    points, eye = rng.normal(size=(8, 3)), np.eye(3)
+    batch = batch_of(cones, [eye] * 8, list(-points), [-eye] * 8, [np.zeros(3)] * 8)
+    solution = solve_accurately(batch)
+    np.testing.assert_allclose(solution.x, projection.project(cones, points), atol=1e-4)
+    np.testing.assert_allclose(solution.y, projection.project_dual(cones, -points), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", THREE_DIMENSIONAL_UNSOLVABLE, ids=str)
+def test_three_dimensional_programs_without_solution_are_recognized(
+    case: ConeProgramCase, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    assert (solve_accurately(batch).status == case.status).all()
 
 
 def test_an_infeasible_semidefinite_row_has_a_certificate_in_our_order(

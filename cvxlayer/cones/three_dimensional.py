@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the three-dimensional cones share: the eigenvectors of the projection's derivative.
+
+Where a point v projects onto a smooth piece of the boundary, at u, scaling v scales u and
+moving along v − u leaves it, so the derivative D has the eigenvectors u (eigenvalue 1) and
+v − u (eigenvalue 0). The third is orthogonal to both and carries the curvature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+# Newton's error after a step is about the square of the step.
+_LAST_STEP = 1e-9
+_ROUNDING = 1e-15
+# Bisection alone narrows the widest bracket to rounding in these.
+_MAX_STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvectors and eigenvalues of the derivative of a projection, row by row.
+
+    Attributes:
+        basis: orthonormal columns.
+        kept: eigenvalue of each column, in [0, 1].
+        dropped: 1 − kept, with all its digits.
+    """
+
+    basis: Float[np.ndarray, "batch 3 3"]
+    kept: Float[np.ndarray, "batch 3"]
+    dropped: Float[np.ndarray, "batch 3"]
+
+    def derivative(self) -> Float[np.ndarray, "batch 3 3"]:
+        """Return D = DΠ_K(v)."""
+        return self._matrix(self.kept)
+
+    def derivative_root(self) -> Float[np.ndarray, "batch 3 3"]:
+        """Return the symmetric square root of D."""
+        return self._matrix(np.sqrt(self.kept))
+
+    def complement(self) -> Float[np.ndarray, "batch 3 3"]:
+        """Return I − D, the derivative of Π_{K*} at −v."""
+        return self._matrix(self.dropped)
+
+    def complement_root(self) -> Float[np.ndarray, "batch 3 3"]:
+        """Return the symmetric square root of I − D."""
+        return self._matrix(np.sqrt(self.dropped))
+
+    def _matrix(self, weights: np.ndarray) -> np.ndarray:
+        product = (self.basis * weights[:, None, :]) @ self.basis.transpose(0, 2, 1)
+        return 0.5 * (product + product.transpose(0, 2, 1))
+
+
+def diagonal_spectrum(kept: Float[np.ndarray, "batch 3"]) -> Spectrum:
+    """Return the spectrum of diag(kept)."""
+    batch = len(kept)
+    basis = np.broadcast_to(np.eye(3), (batch, 3, 3)).copy()
+    return Spectrum(basis, kept, 1.0 - kept)
+
+
+def curved_spectrum(
+    nearest: Float[np.ndarray, "batch 3"],
+    normal: Float[np.ndarray, "batch 3"],
+    kept: Float[np.ndarray, " batch"],
+    dropped: Float[np.ndarray, " batch"],
+) -> Spectrum:
+    """Return the spectrum on a smooth piece of the boundary.
+
+    Args:
+        nearest: a multiple of the projection u.
+        normal: a multiple of v − u.
+        kept: eigenvalue of the direction orthogonal to both, up to a common factor ...
+        dropped: ... with one minus itself.
+    """
+    first, second = _normalized(nearest), _normalized(normal)
+    basis = np.stack([first, second, _normalized(np.cross(first, second))], axis=2)
+    ones, total = np.ones_like(kept), np.maximum(kept + dropped, np.finfo(float).tiny)
+    return Spectrum(
+        basis,
+        np.stack([ones, 0.0 * ones, kept / total], axis=1),
+        np.stack([0.0 * ones, ones, dropped / total], axis=1),
+    )
+
+
+def select_spectrum(is_first: np.ndarray, first: Spectrum, second: Spectrum) -> Spectrum:
+    """Return `first` where `is_first` (batch) holds, else `second`."""
+    column = is_first[:, None]
+    return Spectrum(
+        np.where(column[:, :, None], first.basis, second.basis),
+        np.where(column, first.kept, second.kept),
+        np.where(column, first.dropped, second.dropped),
+    )
+
+
+def find_root(
+    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    start: Float[np.ndarray, " batch"],
+    low: Float[np.ndarray, " batch"],
+    high: Float[np.ndarray, " batch"],
+) -> Float[np.ndarray, " batch"]:
+    """Return the root of an increasing function, row by row, to rounding.
+
+    Newton's method, with bisection where a step would leave the bracket.
+
+    Args:
+        function: maps points to values and slopes, for all rows at once. Only signs of the
+            values have to be increasing.
+        start: first guess.
+        low: not above the root.
+        high: not below it.
+    """
+    # Rows without a bracket are none of the caller's interest.
+    root, is_done = start, ~(low <= high)
+    for _ in range(_MAX_STEPS):
+        value, slope = function(root)
+        low, high = np.where(value < 0.0, root, low), np.where(value < 0.0, high, root)
+        newton = root - value / slope
+        is_inside = (newton >= low) & (newton <= high)
+        following = np.where(is_inside, newton, 0.5 * (low + high))
+        scale = np.maximum(1.0, np.abs(following))
+        is_last = is_inside & (np.abs(following - root) <= _LAST_STEP * scale)
+        is_last |= high - low <= _ROUNDING * scale
+        root = np.where(is_done, root, following)
+        is_done |= is_last
+        if is_done.all():
+            break
+    return root
+
+
+def _normalized(rows: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0.0, norm, 1.0)
