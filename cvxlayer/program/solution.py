@@ -43,6 +43,8 @@ class ConeSolution:
         is_active: for linear rows, 1 where the constraint was classified active by the
             scale-free rule (docs/derivations), 0 where inactive; −1 unknown.
         solve_seconds: wall time of the whole batch.
+        adjoints: for each row, what a backend keeps for a derivative of its own; None if it
+            has none.
     """
 
     x: Float[np.ndarray, "batch n"]
@@ -56,6 +58,7 @@ class ConeSolution:
     solved_by: Int[np.ndarray, " batch"]
     is_active: Int[np.ndarray, "batch m"]
     solve_seconds: float
+    adjoints: tuple[Any, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

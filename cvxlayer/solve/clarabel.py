@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import clarabel
@@ -26,9 +23,10 @@ from cvxlayer.cones import semidefinite
 from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import OptionError, Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
-from cvxlayer.program.solution import ConeSolution, SolvedBy
-from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
-from cvxlayer.solve.residuals import UNKNOWN, RowResiduals, measure
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import AbstractBackend, Settings
+from cvxlayer.solve.residuals import UNKNOWN, measure
+from cvxlayer.solve.rows import Row, fail, grade, solve_rows
 
 _LOGGER = logging.getLogger("cvxlayer")
 
@@ -61,18 +59,6 @@ class _Prepared:
     row_order: np.ndarray | None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """What one instance comes back with."""
-
-    x: np.ndarray
-    y: np.ndarray
-    s: np.ndarray
-    status: Status
-    iterations: int
-    residuals: RowResiduals
-
-
 class ClarabelBackend(AbstractBackend):
     """Solve each instance by a fresh Clarabel solver.
 
@@ -97,22 +83,12 @@ class ClarabelBackend(AbstractBackend):
         Raises:
             OptionError: Clarabel refuses the value of one of its own options.
         """
-        start = time.perf_counter()
         options = _convert(settings)
 
-        def solve_row(index: int) -> _Row:
+        def solve_row(index: int) -> Row:
             return _solve_instance(prepared, batch, index, options, settings)
 
-        threads = min(settings.threads or _num_cores(), batch.size)
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                rows = list(pool.map(solve_row, range(batch.size)))
-        else:
-            rows = [solve_row(index) for index in range(batch.size)]
-        solution = _stack(batch.structure, rows, time.perf_counter() - start)
-        if settings.verbose:
-            log_solve(self, solution)
-        return solution
+        return solve_rows(self, batch, settings, solve_row)
 
 
 def _cones(cones: ConeProduct) -> list[Any]:
@@ -164,12 +140,12 @@ def _convert(settings: Settings) -> Any:
 
 def _solve_instance(
     prepared: _Prepared, batch: ConeProgramBatch, index: int, options: Any, settings: Settings
-) -> _Row:
+) -> Row:
     """Solve one instance; whatever goes wrong in it becomes its status."""
     instance = P, q, A, b = batch.instance(index)
     # An inequality with an infinite bound is legal: it is no constraint.
     if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~np.isposinf(b)])):
-        return _failed(len(q), len(b))
+        return fail(len(q), len(b))
     # An absolute gap means nothing where the cost is tiny, so such costs are brought to one.
     # Large ones are where predictor and corrector can chase each other for ever; few do.
     cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0)) or 1.0
@@ -184,7 +160,7 @@ def _solve_instance(
 
 def _attempt(
     instance: tuple[Any, ...], scale: float, prepared: _Prepared, options: Any, settings: Settings
-) -> _Row:
+) -> Row:
     """Solve one instance with its cost times `scale`, and take that out of the answer."""
     P, q, A, b = instance
     try:
@@ -195,7 +171,7 @@ def _attempt(
         raise
     except BaseException as error:  # noqa: BLE001 (a panic of Rust is only a BaseException)
         _LOGGER.warning("clarabel: an instance ended in an error: %s", error)
-        return _failed(len(q), len(b))
+        return fail(len(q), len(b))
 
     x, y, s = np.array(solved.x), np.array(solved.z) / scale, np.array(solved.s)
     if prepared.row_order is not None:
@@ -205,14 +181,14 @@ def _attempt(
     status = _STATUSES.get(str(solved.status), Status.NUMERICAL_ERROR)
     if status is Status.INFEASIBLE:
         y = y / -(b[~is_absent] @ y[~is_absent])
-        return _Row(x * np.nan, y, s * np.nan, status, solved.iterations, UNKNOWN)
+        return Row(x * np.nan, y, s * np.nan, status, solved.iterations, UNKNOWN)
     if status is Status.UNBOUNDED:
         size = -(q @ x)
-        return _Row(x / size, y * np.nan, s / size, status, solved.iterations, UNKNOWN)
+        return Row(x / size, y * np.nan, s / size, status, solved.iterations, UNKNOWN)
     residuals = measure(instance, x, y, s)
-    if status is Status.INACCURATE and residuals.are_below(settings.eps_abs, settings.eps_rel):
-        status = Status.SOLVED
-    return _Row(x, y, s, status, solved.iterations, residuals)
+    # Statuses are ordered from good to bad; what Clarabel calls solved stays so.
+    status = min(status, grade(residuals, settings, status))
+    return Row(x, y, s, status, solved.iterations, residuals)
 
 
 def _in_order(A: sp.csc_array, b: np.ndarray, order: np.ndarray | None) -> tuple[Any, np.ndarray]:
@@ -221,32 +197,3 @@ def _in_order(A: sp.csc_array, b: np.ndarray, order: np.ndarray | None) -> tuple
     reordered = A[order]
     reordered.sort_indices()
     return reordered, b[order]
-
-
-def _failed(n: int, m: int) -> _Row:
-    nothing_y = np.full(m, np.nan)
-    return _Row(np.full(n, np.nan), nothing_y, nothing_y, Status.NUMERICAL_ERROR, 0, UNKNOWN)
-
-
-def _stack(structure: ConeProgramStructure, rows: list[_Row], seconds: float) -> ConeSolution:
-    n, m = structure.num_variables, structure.num_rows
-    return ConeSolution(
-        x=np.array([row.x for row in rows], dtype=float).reshape(len(rows), n),
-        y=np.array([row.y for row in rows], dtype=float).reshape(len(rows), m),
-        s=np.array([row.s for row in rows], dtype=float).reshape(len(rows), m),
-        status=np.array([row.status for row in rows], dtype=np.int32),
-        iterations=np.array([row.iterations for row in rows], dtype=np.int32),
-        primal_residual=np.array([row.residuals.primal for row in rows], dtype=float),
-        dual_residual=np.array([row.residuals.dual for row in rows], dtype=float),
-        gap=np.array([row.residuals.gap for row in rows], dtype=float),
-        solved_by=np.full(len(rows), SolvedBy.FIRST_PASS, dtype=np.int32),
-        is_active=np.full((len(rows), m), -1, dtype=np.int8),
-        solve_seconds=seconds,
-    )
-
-
-def _num_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
