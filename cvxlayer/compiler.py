@@ -67,6 +67,7 @@ class ProgramSolution:
         outputs: for each output, (batch, size) in user scaling and C order; NaN in rows
             without a solution.
         settings: those of the solve.
+        derivative: the backend's own engine of derivatives; None for ours.
     """
 
     program: CompiledProgram
@@ -77,6 +78,7 @@ class ProgramSolution:
     failed: Bool[np.ndarray, " batch"] | None
     outputs: tuple[Float[np.ndarray, "batch _"], ...]
     settings: Settings
+    derivative: ConeDerivative | None = None
 
     @functools.cached_property
     def value(self) -> Float[np.ndarray, " batch"]:
@@ -176,7 +178,15 @@ class CompiledProgram:
             _read(cone, failed, output, values, threads) for output in self.recovery.outputs
         )
         return ProgramSolution(
-            self, tuple(values), cone_programs, cone, has_solution, failed, outputs, settings
+            self,
+            tuple(values),
+            cone_programs,
+            cone,
+            has_solution,
+            failed,
+            outputs,
+            settings,
+            backend.derivative(settings),
         )
 
     def vjp(
@@ -197,7 +207,7 @@ class CompiledProgram:
             value_bar: cotangent of the value, (batch,), or None.
             needs: which parameters need a cotangent; by default all.
             duals_bar: (constraint, one cotangent for each of its dual variables).
-            derivative: the engine; by default ours.
+            derivative: the engine; by default that of the solution.
 
         Returns:
             One array for each parameter, shaped like its values (so summed over the batch
@@ -217,7 +227,7 @@ class CompiledProgram:
         # Also solved where the reduced data do not depend on the parameters: its residual is
         # what tells a derivative that is not unique.
         if x_bar is not None or y_bar is not None:
-            derivative = derivative or default_derivative()
+            derivative = derivative or solution.derivative or default_derivative()
             cotangent = derivative.vjp(
                 self._prepare(derivative),
                 solution.batch,

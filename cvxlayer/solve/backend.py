@@ -7,13 +7,16 @@ import abc
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvxlayer.errors import OptionError, Status, suggest
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution
+
+if TYPE_CHECKING:
+    from cvxlayer.compiler import ConeDerivative
 
 _LOGGER = logging.getLogger("cvxlayer")
 
@@ -64,6 +67,14 @@ class AbstractBackend(abc.ABC):
 
         Must be safe to call from several threads with the same `prepared`.
         """
+
+    def derivative(self, settings: Settings) -> ConeDerivative | None:
+        """Return an engine of derivatives of the backend's own, or None for ours.
+
+        Called after each solve with its settings; must return the same object each time.
+        """
+        del settings
+        return None
 
 
 def log_solve(backend: AbstractBackend, solution: ConeSolution) -> None:

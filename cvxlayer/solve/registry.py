@@ -22,6 +22,10 @@ class _Entry:
     remedy: str
 
 
+def _install_extra(extra: str) -> str:
+    return f"Install it with `pip install 'cvxlayer[{extra}]'`"
+
+
 _BACKENDS = {
     "native": _Entry(
         "cvxlayer.solve.native",
@@ -31,6 +35,9 @@ _BACKENDS = {
     "clarabel": _Entry(
         "cvxlayer.solve.clarabel", "ClarabelBackend", "Install it with `pip install clarabel`"
     ),
+    "scs": _Entry("cvxlayer.solve.scs", "ScsBackend", _install_extra("scs")),
+    "ecos": _Entry("cvxlayer.solve.ecos", "EcosBackend", _install_extra("ecos")),
+    "diffcp": _Entry("cvxlayer.solve.diffcp", "DiffcpBackend", _install_extra("diffcp")),
 }
 
 

@@ -23,6 +23,7 @@ from cvxlayer.errors import Status, UnsupportedProblemError
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
+from cvxlayer.solve.interrupts import keep_interrupt_handler
 from cvxlayer.solve.residuals import UNKNOWN, RowResiduals, measure
 
 T = TypeVar("T")
@@ -219,7 +220,8 @@ def solve_rows(
         solve_row: solves the instance of an index; must release the GIL for threads to pay.
     """
     start = time.perf_counter()
-    rows = map_in_threads(solve_row, batch.size, settings.threads)
+    with keep_interrupt_handler():
+        rows = map_in_threads(solve_row, batch.size, settings.threads)
     solution = _stack(batch, rows, time.perf_counter() - start)
     if settings.verbose:
         log_solve(backend, solution)

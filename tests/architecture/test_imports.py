@@ -43,6 +43,9 @@ OUTSIDE = {
     "torch": {"torch"},
     "jax": {"jax"},
     "clarabel": {"solve"},
+    "scs": {"solve"},
+    "ecos": {"solve"},
+    "diffcp": {"solve"},
     "typer": {"cli", "__main__"},
     "rich": {"cli", "__main__"},
 }

@@ -1,10 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backends, once."""
+"""The backends, once. One whose package is not installed is skipped."""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
+import pytest
+
+from cvxlayer.cones.product import ConeKind
 from cvxlayer.solve.registry import backend_names
 
-BACKENDS = [name for name in backend_names() if importlib.util.find_spec(f"cvxlayer.solve.{name}")]
+EVERY_CONE = frozenset(ConeKind)
+# The curved cones that each outside solver has.
+CONES_OF = {
+    "scs": EVERY_CONE,
+    "ecos": frozenset({ConeKind.SECOND_ORDER, ConeKind.EXPONENTIAL}),
+    "diffcp": EVERY_CONE - {ConeKind.POWER},
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package behind a backend is there; that of our engine always is."""
+    return name == "native" or importlib.util.find_spec(name) is not None
+
+
+def backend(name: str, *values: Any) -> Any:
+    """Return the parameters of a test of a backend, skipped where its package is missing."""
+    reason = f"`pip install 'cvxlayer[{name}]'`"
+    return pytest.param(
+        name, *values, marks=pytest.mark.skipif(not is_installed(name), reason=reason)
+    )
+
+
+BACKENDS = [backend(name) for name in backend_names()]
