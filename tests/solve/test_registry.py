@@ -13,11 +13,26 @@ from cvxlayer.errors import CvxLayerError, MissingDependencyError, OptionError
 from cvxlayer.solve import registry
 from cvxlayer.solve.clarabel import ClarabelBackend
 from cvxlayer.solve.registry import backend_names, get_backend
+from tests.catalog.backends import backend
 
 
-@pytest.mark.parametrize("name", ["clarabel", "CLARABEL", "Clarabel", cp.CLARABEL])
-def test_a_name_and_the_constant_of_cvxpy_give_the_backend(name: str) -> None:
+@pytest.mark.parametrize("name", ["clarabel", "CLARABEL", "Clarabel"])
+def test_a_name_is_known_in_any_case(name: str) -> None:
     assert get_backend(name).name == "clarabel"
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [
+        backend("clarabel", cp.CLARABEL),
+        backend("scs", cp.SCS),
+        backend("ecos", cp.ECOS),
+        backend("diffcp", cp.DIFFCP),
+    ],
+)
+def test_the_constant_of_cvxpy_gives_the_backend(name: str, constant: str) -> None:
+    assert get_backend(constant).name == name
+    assert get_backend(constant) is get_backend(name)
 
 
 def test_a_backend_of_the_callers_own_is_returned_as_it_is() -> None:
@@ -43,18 +58,28 @@ def test_something_that_is_no_name_is_refused() -> None:
         get_backend(3)
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("clarabel", "pip install clarabel"),
+        ("scs", r"pip install 'cvxlayer\[scs\]'"),
+        ("ecos", r"pip install 'cvxlayer\[ecos\]'"),
+        ("diffcp", r"pip install 'cvxlayer\[diffcp\]'"),
+    ],
+)
 def test_a_backend_whose_package_is_missing_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "clarabel", None)
-    monkeypatch.delitem(sys.modules, "cvxlayer.solve.clarabel")
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"cvxlayer.solve.{name}", raising=False)
     registry._load.cache_clear()
     try:
-        with pytest.raises(MissingDependencyError, match="pip install clarabel") as caught:
-            get_backend("clarabel")
+        with pytest.raises(MissingDependencyError, match=f"`{name}`.*{remedy}") as caught:
+            get_backend(name)
     finally:
         registry._load.cache_clear()
-    assert isinstance(caught.value, CvxLayerError | ImportError)
+    assert isinstance(caught.value, CvxLayerError)
+    assert isinstance(caught.value, ImportError)
 
 
 def test_importing_the_registry_loads_no_solver() -> None:
