@@ -52,6 +52,9 @@ _STATUSES = {
     "infeasible": Status.INFEASIBLE,
     "unbounded": Status.UNBOUNDED,
 }
+# As of 1.1.9 it applies the permutation from one triangle to the other the wrong way round, which
+# is the same up to this order.
+_LARGEST_ORDER_FOR_CLARABEL = 3
 _SHARE_OF_TOLERANCE = 0.1
 _DEFAULT_MAX_ITERS = {"SCS": 100_000, "Clarabel": 200}
 
@@ -83,9 +86,17 @@ class DiffcpBackend(AbstractBackend):
         """Solve every instance; see `AbstractBackend.solve`.
 
         Raises:
-            OptionError: `solve_method` or `mode` is not one of those above.
+            OptionError: `solve_method` or `mode` is not one of those above, or Clarabel would
+                get a semidefinite cone beyond order 3.
         """
         options = _convert(settings)
+        largest = max(batch.structure.cones.semidefinite, default=0)
+        if options["solve_method"] == "Clarabel" and largest > _LARGEST_ORDER_FOR_CLARABEL:
+            raise OptionError(
+                f"The problem has a semidefinite cone of order {largest}. diffcp hands "
+                "semidefinite cones beyond order 3 to Clarabel with their rows in the wrong order. "
+                "Leave `solve_method` out, or use the solver `clarabel`."
+            )
 
         def solve_row(index: int) -> Row:
             return _solve_instance(batch, index, options, settings)

@@ -14,6 +14,7 @@ from cvxlayer.solve.registry import backend_names
 EVERY_CONE = frozenset(ConeKind)
 # The curved cones that each outside solver has.
 CONES_OF = {
+    "clarabel": EVERY_CONE,
     "scs": EVERY_CONE,
     "ecos": frozenset({ConeKind.SECOND_ORDER, ConeKind.EXPONENTIAL}),
     "diffcp": EVERY_CONE - {ConeKind.POWER},

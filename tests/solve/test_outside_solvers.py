@@ -10,20 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones import projection
+from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import OptionError, Status, UnsupportedProblemError
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import parse_settings
 from cvxlayer.solve.registry import get_backend
+from cvxlayer.solve.residuals import measure
 from tests.catalog.backends import CONES_OF, backend
-from tests.catalog.cone_programs import batch_of, random_batch
+from tests.catalog.cone_programs import (
+    SEMIDEFINITE,
+    THREE_DIMENSIONAL,
+    THREE_DIMENSIONAL_UNSOLVABLE,
+    ConeProgramCase,
+    batch_of,
+    random_batch,
+)
 from tests.catalog.curved_programs import CURVED, CurvedCase
 
 SOLVER_EPS = 1e-9
 # Without a quadratic term an error of the tolerance moves a solution by up to its square root.
 ACCURACY = 1e-4
+# Clarabel's test of feasibility is weaker than ours by as much as ten.
+RESIDUAL, DISTANCE = 1e-8, 1e-8
 
+CURVED_CATALOG = SEMIDEFINITE + THREE_DIMENSIONAL + THREE_DIMENSIONAL_UNSOLVABLE
 HAS_CONE = [
     backend(name, case) for name, kinds in CONES_OF.items() for case in CURVED if case.kind in kinds
 ]
@@ -52,6 +64,31 @@ def test_a_curved_cone_gives_its_closed_form(
     np.testing.assert_allclose(solution.y, y, rtol=ACCURACY, atol=ACCURACY)
     slack = batch.b - x * batch.instance(0)[2].toarray()[:, 0]
     np.testing.assert_allclose(solution.s, slack, rtol=ACCURACY, atol=ACCURACY)
+
+
+@pytest.mark.parametrize("name", [backend(name) for name in CONES_OF])
+@pytest.mark.parametrize("case", CURVED_CATALOG, ids=str)
+def test_random_programs_over_curved_cones_end_as_they_should_or_are_refused(
+    name: str, case: ConeProgramCase, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    cones = batch.structure.cones
+    if not {cone.kind for cone in cones.curved} <= CONES_OF[name]:
+        with pytest.raises(UnsupportedProblemError):
+            solve(name, batch)
+        return
+    solution = solve(name, batch)
+    assert (solution.status == case.status).all()
+    if case.status is Status.SOLVED:
+        for row in range(batch.size):
+            point = solution.x[row], solution.y[row], solution.s[row]
+            assert measure(batch.instance(row), *point).are_below(RESIDUAL, RESIDUAL)
+    if case.status is not Status.INFEASIBLE:
+        distance = projection.project(cones, solution.s) - solution.s
+        assert np.abs(distance).max() <= DISTANCE * (1.0 + np.abs(solution.s).max())
+    if case.status is not Status.UNBOUNDED:
+        distance = projection.project_dual(cones, solution.y) - solution.y
+        assert np.abs(distance).max() <= DISTANCE * (1.0 + np.abs(solution.y).max())
 
 
 @pytest.mark.parametrize(("name", "case"), LACKS_CONE, ids=str)
@@ -96,6 +133,17 @@ def test_a_value_the_solver_refuses_is_our_error(
     batch = random_batch(rng, n=3, cones=ConeProduct(0, 2))
     with pytest.raises(OptionError, match=f"option `{option}`.*{value!r}"):
         solve(name, batch, **{option: value})
+
+
+def test_diffcp_does_not_take_large_semidefinite_cones_to_clarabel(
+    rng: np.random.Generator,
+) -> None:
+    """It would permute their rows the wrong way round, and solve another program."""
+    pytest.importorskip("diffcp")
+    (case,) = (case for case in CURVED if case.kind is ConeKind.SEMIDEFINITE)
+    batch, _, _ = case.build(rng)
+    with pytest.raises(OptionError, match=r"semidefinite cones beyond order 3.*`solve_method`"):
+        solve("diffcp", batch, solve_method="Clarabel")
 
 
 @pytest.mark.parametrize(
@@ -147,9 +195,11 @@ def test_ctrl_c_still_works_after_threads_have_solved(name: str) -> None:
     code = f"""
 import os, signal, time
 import numpy as np
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones import projection
+from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
+from cvxlayer.solve.residuals import measure
 from tests.catalog.cone_programs import random_batch
 
 batch = random_batch(np.random.default_rng(0), n=20, cones=ConeProduct(2, 40), batch=16)
