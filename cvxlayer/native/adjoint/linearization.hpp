@@ -120,10 +120,7 @@ struct Linearization {
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, ratio(i));
     }
-    for (int t = 0; t < view.num_A; ++t) {
-      const long entry = view.adjoint.A_entry[t];
-      if (entry >= 0) kkt.factor.storage[entry] = data.A[t];
-    }
+    kkt.write_A(data.A);
     for (int k = 0; k < view.num_singletons; ++k) {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }
@@ -323,9 +320,8 @@ struct Linearization {
     const StructureView& view = *structure;
     project(point, dual);
     data.multiply_P(primal, out_n);
-    data.multiply_At(dual, t_n);
+    data.multiply_both(primal, out_m, dual, t_n);
     for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j] + data.q[j];
-    data.multiply_A(primal, out_m);
     for (int i = 0; i < view.m; ++i) out_m[i] += dual[i] - point[i] - data.b[i];
     return norm(out_n, out_m);
   }

@@ -73,9 +73,8 @@ struct Polish final : private Linearization<L> {
   V interior_residual() {
     const StructureView& view = *structure;
     data.multiply_P(x, c_n);
-    data.multiply_At(y, t_n);
+    data.multiply_both(x, c_m, y, t_n);
     for (int j = 0; j < view.n; ++j) c_n[j] += t_n[j] + data.q[j];
-    data.multiply_A(x, c_m);
     V inner{};
     for (int i = 0; i < view.m; ++i) {
       c_m[i] += slack_of_row[i] - data.b[i];

@@ -82,6 +82,7 @@ struct ScaledData {
   void multiply_P(const V* x, V* out) const {
     const StructureView& s = *structure;
     for (int j = 0; j < s.n; ++j) out[j] = V{};
+    if (s.is_P_full) return multiply_full_P(x, out);
     for (int j = 0; j < s.n; ++j) {
       V sum = out[j];
       const V xj = x[j];
@@ -97,6 +98,7 @@ struct ScaledData {
   /// out = A x.
   void multiply_A(const V* x, V* out) const {
     const StructureView& s = *structure;
+    if (s.is_A_full) return multiply_full_A<true, false>(x, out, nullptr, nullptr);
     for (int i = 0; i < s.m; ++i) {
       V sum{};
       for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) {
@@ -109,11 +111,95 @@ struct ScaledData {
   /// out = Aᵀ y.
   void multiply_At(const V* y, V* out) const {
     const StructureView& s = *structure;
+    if (s.is_A_full) return multiply_full_A<false, true>(nullptr, nullptr, y, out);
     for (int j = 0; j < s.n; ++j) {
       V sum{};
       for (int t = s.A_start[j]; t < s.A_start[j + 1]; ++t) sum += A[t] * y[s.A_row[t]];
       out[j] = sum;
     }
+  }
+
+  /// Ax = A x and Aty = Aᵀ y; of a full A in one pass over it.
+  void multiply_both(const V* x, V* Ax, const V* y, V* Aty) const {
+    if (structure->is_A_full) return multiply_full_A<true, true>(x, Ax, y, Aty);
+    multiply_A(x, Ax);
+    multiply_At(y, Aty);
+  }
+
+ private:
+  /// For K columns of `count` entries: sum_c = column_cᵀ left, out += Σ_c column_c right_c.
+  template <int K, bool adds, bool sums>
+  CVXLAYER_INLINE static void sweep(const V* const (&column)[K], int count, const V* left,
+                                    const V (&right)[K], V* out, V (&sum)[K]) {
+    V total[K] = {};
+#pragma GCC ivdep
+    for (int i = 0; i < count; ++i) {
+      V changed{}, factor{};
+      if constexpr (adds) changed = out[i];
+      if constexpr (sums) factor = left[i];
+#pragma GCC unroll 4
+      for (int c = 0; c < K; ++c) {
+        const V entry = column[c][i];
+        if constexpr (adds) changed += entry * right[c];
+        if constexpr (sums) total[c] += entry * factor;
+      }
+      if constexpr (adds) out[i] = changed;
+    }
+    for (int c = 0; c < K; ++c) sum[c] = total[c];
+  }
+
+  template <int K, bool adds, bool sums>
+  CVXLAYER_INLINE void sweep_A(int j, const V* x, V* Ax, const V* y, V* Aty) const {
+    const int m = structure->m;
+    const V* column[K];
+    V right[K] = {}, sum[K];
+    for (int c = 0; c < K; ++c) {
+      column[c] = A + static_cast<long>(j + c) * m;
+      if constexpr (adds) right[c] = x[j + c];
+    }
+    sweep<K, adds, sums>(column, m, y, right, Ax, sum);
+    if constexpr (sums) {
+      for (int c = 0; c < K; ++c) Aty[j + c] = sum[c];
+    }
+  }
+
+  template <bool adds, bool sums>
+  void multiply_full_A(const V* x, V* Ax, const V* y, V* Aty) const {
+    const int n = structure->n;
+    if constexpr (adds) {
+      for (int i = 0; i < structure->m; ++i) Ax[i] = V{};
+    }
+    int j = 0;
+    for (; j + 4 <= n; j += 4) sweep_A<4, adds, sums>(j, x, Ax, y, Aty);
+    for (; j < n; ++j) sweep_A<1, adds, sums>(j, x, Ax, y, Aty);
+  }
+
+  /// out += P x for K columns from j of a full upper triangle: what lies above them, then the
+  /// triangle on the diagonal.
+  template <int K>
+  CVXLAYER_INLINE void sweep_P(int j, const V* x, V* out) const {
+    const V* column[K];
+    V right[K], sum[K];
+    for (int c = 0; c < K; ++c) {
+      column[c] = P + structure->P_start[j + c];
+      right[c] = x[j + c];
+    }
+    sweep<K, true, true>(column, j, x, right, out, sum);
+    for (int c = 0; c < K; ++c) {
+      for (int r = 0; r < c; ++r) {
+        sum[c] += column[c][j + r] * right[r];
+        sum[r] += column[c][j + r] * right[c];
+      }
+      sum[c] += column[c][j + c] * right[c];
+    }
+    for (int c = 0; c < K; ++c) out[j + c] += sum[c];
+  }
+
+  void multiply_full_P(const V* x, V* out) const {
+    const int n = structure->n;
+    int j = 0;
+    for (; j + 4 <= n; j += 4) sweep_P<4>(j, x, out);
+    for (; j < n; ++j) sweep_P<1>(j, x, out);
   }
 };
 

@@ -222,8 +222,7 @@ struct HsdeSolver {
   void update_residuals() {
     const StructureView& v = *structure;
     data.multiply_P(x, Px);
-    data.multiply_At(y, Aty);
-    data.multiply_A(x, Ax);
+    data.multiply_both(x, Ax, y, Aty);
     norms = Norms{};
     x_P_x = q_x = b_y = V{};
     V s_y{};
@@ -304,11 +303,8 @@ struct HsdeSolver {
 
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
-    const StructureView& v = *structure;
     kkt.begin_assembly(data.P, kRegularization);
-    for (int t = 0; t < v.num_A; ++t) {
-      if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
-    }
+    kkt.write_A(data.A);
     scaling.assemble(data.A, kkt);
     kkt.factor.factorize(kRegularization);
   }

@@ -20,19 +20,17 @@ struct Definiteness {
 
   /// The factor is one dense supernode.
   void lay_out(int n, Arena& arena) {
-    factor.storage = arena.take<V>(static_cast<long>(n) * n);
-    factor.pivot = arena.take<V>(n);
-    factor.inverse = arena.take<V>(n);
-    factor.update = arena.take<V>(4L * n);
-    factor.rows = arena.take<long>(n);
-    sign = arena.take<signed char>(n);
     node = Supernode{};
     node.width = n;
-    factor.symbolic = SymbolicView{};
-    factor.symbolic.dim = n;
-    factor.symbolic.num_nodes = 1;
-    factor.symbolic.nodes = &node;
-    factor.symbolic.sign = sign;
+    sign = arena.take<signed char>(n);
+    SymbolicView symbolic{};
+    symbolic.dim = n;
+    symbolic.num_nodes = 1;
+    symbolic.nodes = &node;
+    symbolic.sign = sign;
+    symbolic.storage = static_cast<long>(n) * n;
+    symbolic.scratch = 4L * n;
+    factor.lay_out(symbolic, arena);
   }
 
   /// `matrix` is n × n, row-major; only its lower triangle is read.

@@ -3,7 +3,9 @@
 // Numeric supernodal LDLᵀ in lanes, without pivoting: every lane follows the same schedule.
 #pragma once
 
+#include "../linalg/arena.hpp"
 #include "../linalg/lanes.hpp"
+#include "packed.hpp"
 #include "symbolic.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -139,6 +141,23 @@ struct Factor {
   V* inverse;
   V* update;
   long* rows;
+  V* packed;  // a panel once more, for a single instance only
+
+  void lay_out(const SymbolicView& view, Arena& arena) {
+    symbolic = view;
+    storage = arena.take<V>(view.storage);
+    pivot = arena.take<V>(view.dim);
+    inverse = arena.take<V>(view.dim);
+    update = arena.take<V>(view.scratch);
+    rows = arena.take<long>(view.dim);
+    long largest = 0;
+    for (int k = 0; k < view.num_nodes && L::width == 1; ++k) {
+      const Supernode& node = view.nodes[k];
+      const long size = PackedPanel::size(node.width + node.num_below, node.width);
+      if (size > largest) largest = size;
+    }
+    packed = arena.take<V>(largest);
+  }
 
   /// Factorize in place. In exact arithmetic no signed pivot of a quasidefinite matrix is
   /// below its regularization; one that is, by rounding, is raised to `floor`. Never fails,
@@ -148,20 +167,27 @@ struct Factor {
       const Supernode& node = symbolic.nodes[k];
       if (node.is_diagonal) {
         factorize_diagonal(node, floor);
+      } else if constexpr (L::width == 1) {
+        factorize_packed(node, floor);
       } else {
         factorize_dense(node, floor);
       }
-      apply_update(node);
+      if constexpr (L::width == 1) {
+        apply_packed_update(node);
+      } else {
+        apply_update(node);
+      }
     }
   }
 
-  /// Solve L D Lᵀ x = r for `count` right-hand sides, interleaved: entry i of side c is
-  /// x[i * count + c]; i is the pivot position.
+  /// Solve L D Lᵀ x = r for `count` right-hand sides, one after the other: entry i of side c is
+  /// x[c * dim + i]; i is the pivot position.
   template <int count>
   void solve_in_place(V* x) const {
     for (int k = 0; k < symbolic.num_nodes; ++k) forward<count>(symbolic.nodes[k], x);
-    for (int i = 0; i < symbolic.dim; ++i) {
-      for (int c = 0; c < count; ++c) x[i * count + c] *= inverse[i];
+    for (int c = 0; c < count; ++c) {
+      V* side = x + static_cast<long>(c) * symbolic.dim;
+      for (int i = 0; i < symbolic.dim; ++i) side[i] *= inverse[i];
     }
     for (int k = symbolic.num_nodes - 1; k >= 0; --k) backward<count>(symbolic.nodes[k], x);
   }
@@ -187,6 +213,9 @@ struct Factor {
     const V* scale = inverse + node.first;
     for (int i = 0; i < node.num_below; ++i) {
       for (int c = 0; c < node.width; ++c) below[static_cast<long>(i) * node.width + c] *= scale[c];
+    }
+    if constexpr (L::width == 1) {
+      PackedPanel{packed, node.width}.copy<true>(below, node.num_below);
     }
   }
 
@@ -266,57 +295,233 @@ struct Factor {
     }
   }
 
+  // ------------------------------------------------------------------------ a single instance
+  /// `factorize_dense` on a packed copy, where the rows of the panel fill vectors.
+  void factorize_packed(const Supernode& node, double floor) {
+    const int width = node.width, height = width + node.num_below;
+    const PackedPanel panel{packed, width};
+    panel.copy<true>(storage + node.panel, height);
+    for (int begin = 0; begin < width; begin += kStrip) {
+      const int block = width - begin < kStrip ? width - begin : kStrip;
+      if (begin > 0) {
+        unscale_packed(panel, node.first, begin, block, begin);
+        with_strip(block, [&](auto strip) {
+          constexpr int NR = decltype(strip)::size;
+          subtract_packed<NR>(OwnColumns<NR>{panel, begin}, panel, begin, height, update, begin);
+        });
+      }
+      with_strip(block, [&](auto strip) {
+        factorize_packed_block<decltype(strip)::size>(panel, node, begin, floor);
+      });
+    }
+    panel.copy<false>(storage + node.panel, height);
+  }
+
+  template <int NR>
+  struct Strip {
+    static constexpr int size = NR;
+  };
+
+  template <class Body>
+  CVXLAYER_INLINE static void with_strip(int num_columns, const Body& body) {
+    switch (num_columns) {
+      case 4:
+        return body(Strip<4>{});
+      case 3:
+        return body(Strip<3>{});
+      case 2:
+        return body(Strip<2>{});
+      default:
+        return body(Strip<1>{});
+    }
+  }
+
+  /// update[k][j] = (row + j)_k · D_k for k < count.
+  CVXLAYER_INLINE void unscale_packed(const PackedPanel& panel, int first, int row, int block,
+                                      int count) const {
+    if (block == kStrip && row % kWide + kStrip <= kWide) {
+      const double* entry = &panel.at(row, 0);
+      for (int k = 0; k < count; ++k) {
+        *reinterpret_cast<StripEntries*>(update + k * kStrip) =
+            *reinterpret_cast<const StripEntries*>(entry + k * kWide) * pivot[first + k];
+      }
+      return;
+    }
+    for (int j = 0; j < block; ++j) {
+      const double* entry = &panel.at(row + j, 0);
+      for (int k = 0; k < count; ++k) update[k * kStrip + j] = entry[k * kWide] * pivot[first + k];
+    }
+  }
+
+  template <int NR>
+  void factorize_packed_block(const PackedPanel& panel, const Supernode& node, int begin,
+                              double floor) {
+    const int height = node.width + node.num_below;
+    double inverted[NR], coupling[NR][NR];  // coupling[j][k] = L_jk D_k inside the block
+    for (int j = 0; j < NR; ++j) {
+      double diagonal = panel.at(begin + j, begin + j);
+      for (int k = 0; k < j; ++k) {
+        double value = panel.at(begin + j, begin + k);
+        for (int l = 0; l < k; ++l) value -= panel.at(begin + j, begin + l) * coupling[k][l];
+        coupling[j][k] = value;
+        panel.at(begin + j, begin + k) = value * inverted[k];
+        diagonal -= value * inverted[k] * value;
+      }
+      inverted[j] = accept_pivot(diagonal, node.first + begin + j, floor);
+    }
+    int i = begin + NR;
+    for (; i < height && i % kWide != 0; ++i) {
+      double row[NR];
+      for (int j = 0; j < NR; ++j) row[j] = panel.at(i, begin + j);
+      solve_block<NR>(row, coupling, inverted);
+      for (int j = 0; j < NR; ++j) panel.at(i, begin + j) = row[j];
+    }
+    for (; i < height; i += kWide) {
+      Wide row[NR];
+      for (int j = 0; j < NR; ++j) row[j] = panel.column(i, begin + j);
+      solve_block<NR>(row, coupling, inverted);
+      for (int j = 0; j < NR; ++j) panel.column(i, begin + j) = row[j];
+    }
+  }
+
+  template <int NR, class Row>
+  CVXLAYER_INLINE static void solve_block(Row (&row)[NR], const double (&coupling)[NR][NR],
+                                          const double (&inverted)[NR]) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) {
+      Row value = row[j];
+#pragma GCC unroll 4
+      for (int k = 0; k < j; ++k) value -= row[k] * coupling[j][k];
+      row[j] = value * inverted[j];
+    }
+  }
+
+  /// `apply_update` from the packed copy of the panel.
+  void apply_packed_update(const Supernode& node) {
+    const int width = node.width, head = node.is_diagonal ? 0 : width;
+    const PackedPanel panel{packed, width};
+    const int* pivots = symbolic.below_rows + node.below;
+    for (int s = node.segment_begin; s < node.segment_end; ++s) {
+      const Segment& segment = symbolic.segments[s];
+      const Supernode& target = symbolic.nodes[segment.target];
+      const int* relative = symbolic.relative + segment.relative_offset - segment.begin;
+      for (int i = segment.begin; i < node.num_below; ++i) {
+        rows[head + i] = static_cast<long>(relative[i]) * target.width;
+      }
+      const int end = head + node.num_below;
+      for (int begin = segment.begin; begin < segment.end; begin += kStrip) {
+        const int block = segment.end - begin < kStrip ? segment.end - begin : kStrip;
+        int column[kStrip];
+        for (int j = 0; j < block; ++j) column[j] = pivots[begin + j] - target.first;
+        unscale_packed(panel, node.first, head + begin, block, width);
+        with_strip(block, [&](auto strip) {
+          constexpr int NR = decltype(strip)::size;
+          const OtherPanel<NR> other{storage + target.panel, rows, column, head + begin, end};
+          subtract_packed<NR>(other, panel, head + begin, end, update, width);
+        });
+      }
+    }
+  }
+
   template <int count>
   void forward(const Supernode& node, V* x) const {
     const int width = node.width;
     const V* row = storage + node.panel;
-    V* own = x + static_cast<long>(node.first) * count;
-    if (node.is_diagonal) {
-      row += width;
-    } else {
-      for (int i = 0; i < width; ++i, row += width) {
-        for (int k = 0; k < i; ++k) {
-          for (int c = 0; c < count; ++c) own[i * count + c] -= row[k] * own[k * count + c];
-        }
+    V* own = x + node.first;
+    if (!node.is_diagonal) {
+      int i = 0;
+      for (; i + 4 <= width; i += 4) forward_block<4, count>(row, width, i, own);
+      for (; i < width; ++i) forward_block<1, count>(row, width, i, own);
+    }
+    row += static_cast<long>(node.head_rows()) * width;
+    const int* pivots = symbolic.below_rows + node.below;
+    int i = 0;
+    for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
+      forward_rows<4, count>(row, width, own, pivots + i, x);
+    }
+    for (; i < node.num_below; ++i, row += width) {
+      forward_rows<1, count>(row, width, own, pivots + i, x);
+    }
+  }
+
+  /// Rows i, …, i + R − 1 of the unit triangle of a supernode.
+  template <int R, int count>
+  CVXLAYER_INLINE void forward_block(const V* panel, int width, int i, V* own) const {
+    const V* row = panel + static_cast<long>(i) * width;
+    V sum[R][count];
+    multiply_tile<R, count>(row, width, own, symbolic.dim, i, sum);
+    for (int c = 0; c < count; ++c) {
+      V* side = own + static_cast<long>(c) * symbolic.dim + i;
+      for (int r = 0; r < R; ++r) {
+        V value = side[r] - sum[r][c];
+        for (int k = 0; k < r; ++k) value -= row[static_cast<long>(r) * width + i + k] * side[k];
+        side[r] = value;
       }
     }
-    const int* pivots = symbolic.below_rows + node.below;
-    for (int i = 0; i < node.num_below; ++i, row += width) {
-      V sum[count][2] = {};
-      int k = 0;
-      for (; k + 2 <= width; k += 2) {
-        for (int c = 0; c < count; ++c) {
-          sum[c][0] += row[k] * own[k * count + c];
-          sum[c][1] += row[k + 1] * own[(k + 1) * count + c];
-        }
-      }
-      if (k < width) {
-        for (int c = 0; c < count; ++c) sum[c][0] += row[k] * own[k * count + c];
-      }
-      V* out = x + static_cast<long>(pivots[i]) * count;
-      for (int c = 0; c < count; ++c) out[c] -= sum[c][0] + sum[c][1];
+  }
+
+  template <int R, int count>
+  CVXLAYER_INLINE void forward_rows(const V* row, int width, const V* own, const int* pivots,
+                                    V* x) const {
+    V sum[R][count];
+    multiply_tile<R, count>(row, width, own, symbolic.dim, width, sum);
+    for (int c = 0; c < count; ++c) {
+      V* side = x + static_cast<long>(c) * symbolic.dim;
+      for (int r = 0; r < R; ++r) side[pivots[r]] -= sum[r][c];
     }
   }
 
   template <int count>
   void backward(const Supernode& node, V* x) const {
     const int width = node.width;
-    V* own = x + static_cast<long>(node.first) * count;
-    const V* below = storage + node.panel + static_cast<long>(node.head_rows()) * width;
+    V* own = x + node.first;
+    const V* row = storage + node.panel + static_cast<long>(node.head_rows()) * width;
     const int* pivots = symbolic.below_rows + node.below;
-    for (int i = 0; i < node.num_below; ++i, below += width) {
-      V value[count];
-      for (int c = 0; c < count; ++c) value[c] = x[static_cast<long>(pivots[i]) * count + c];
-      for (int k = 0; k < width; ++k) {
-        for (int c = 0; c < count; ++c) own[k * count + c] -= below[k] * value[c];
-      }
+    int i = 0;
+    for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
+      backward_rows<4, count>(row, width, width, pivots + i, x, own);
+    }
+    for (; i < node.num_below; ++i, row += width) {
+      backward_rows<1, count>(row, width, width, pivots + i, x, own);
     }
     if (node.is_diagonal) return;
     const V* panel = storage + node.panel;
-    for (int i = width - 1; i > 0; --i) {
-      const V* row = panel + static_cast<long>(i) * width;
-      for (int k = 0; k < i; ++k) {
-        for (int c = 0; c < count; ++c) own[k * count + c] -= row[k] * own[i * count + c];
+    for (i = width; i % 4 != 0; --i) backward_block<1, count>(panel, width, i - 1, own);
+    for (; i > 0; i -= 4) backward_block<4, count>(panel, width, i - 4, own);
+  }
+
+  /// Rows i, …, i + R − 1 of the transposed unit triangle, and what they take from those above.
+  template <int R, int count>
+  CVXLAYER_INLINE void backward_block(const V* panel, int width, int i, V* own) const {
+    const V* row = panel + static_cast<long>(i) * width;
+    int pivots[R];
+    for (int r = 0; r < R; ++r) pivots[r] = i + r;
+    for (int c = 0; c < count; ++c) {
+      V* side = own + static_cast<long>(c) * symbolic.dim + i;
+      for (int r = R - 1; r > 0; --r) {
+        for (int k = 0; k < r; ++k) side[k] -= row[static_cast<long>(r) * width + i + k] * side[r];
+      }
+    }
+    backward_rows<R, count>(row, width, i, pivots, own, own);
+  }
+
+  /// own_k −= Σ_r row_r[k] · x[pivot_r] for k < depth.
+  template <int R, int count>
+  CVXLAYER_INLINE void backward_rows(const V* row, int width, int depth, const int* pivots,
+                                     const V* x, V* own) const {
+    V value[count][R];
+    for (int c = 0; c < count; ++c) {
+      for (int r = 0; r < R; ++r) value[c][r] = x[static_cast<long>(c) * symbolic.dim + pivots[r]];
+    }
+    const long stride = symbolic.dim;
+#pragma GCC ivdep
+    for (int k = 0; k < depth; ++k) {
+#pragma GCC unroll 2
+      for (int c = 0; c < count; ++c) {
+        V sum = own[c * stride + k];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sum -= row[static_cast<long>(r) * width + k] * value[c][r];
+        own[c * stride + k] = sum;
       }
     }
   }

@@ -7,6 +7,29 @@
 
 namespace cvxlayer {
 
+namespace {
+
+/// The places `entry`, without the negative ones, as runs of constant stride.
+std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
+  std::vector<EntryRun> runs;
+  for (int k = 0; k < static_cast<int>(entry.size()); ++k) {
+    if (entry[k] < 0) continue;
+    if (!runs.empty() && runs.back().source + runs.back().count == k) {
+      EntryRun& last = runs.back();
+      const long step = entry[k] - (last.target + (last.count - 1) * last.stride);
+      if (last.count == 1) last.stride = step;
+      if (last.stride == step) {
+        ++last.count;
+        continue;
+      }
+    }
+    runs.push_back({entry[k], 1, k, 1});
+  }
+  return runs;
+}
+
+}  // namespace
+
 Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
                      std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
                      std::vector<int> A_row)
@@ -141,14 +164,53 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
       }
     }
   }
+  build_runs(plan);
+}
+
+void Structure::build_runs(Plan& plan) const {
+  plan.P_run = find_runs(plan.P_entry);
+  plan.A_run = find_runs(plan.A_entry);
+  std::vector<bool> is_assigned(static_cast<size_t>(plan.symbolic->storage()), false);
+  auto assign = [&](const std::vector<long>& entries, size_t count) {
+    for (size_t k = 0; k < count; ++k) {
+      if (entries[k] >= 0) is_assigned[static_cast<size_t>(entries[k])] = true;
+    }
+  };
+  assign(plan.P_entry, plan.P_entry.size());
+  assign(plan.A_entry, plan.A_entry.size());
+  assign(plan.row_diagonal, static_cast<size_t>(num_linear_));
+  // The upper part of a dense diagonal block is never read.
+  const SymbolicView symbolic = plan.symbolic->view();
+  for (int k = 0; k < symbolic.num_nodes; ++k) {
+    const Supernode& node = symbolic.nodes[k];
+    for (int i = 0; i < node.width && !node.is_diagonal; ++i) {
+      const auto row = is_assigned.begin() + node.panel + static_cast<long>(i) * node.width;
+      std::fill(row + i + 1, row + node.width, true);
+    }
+  }
+  std::vector<long> left;
+  for (long k = 0; k < plan.symbolic->storage(); ++k) {
+    if (!is_assigned[static_cast<size_t>(k)]) left.push_back(k);
+  }
+  plan.clear_run = find_runs(left);
 }
 
 KktPlan Structure::plan_view(const Plan& plan) const {
-  return {plan.symbolic->view(),    plan.variable_position.data(),
-          plan.row_position.data(), plan.P_entry.data(),
-          plan.A_entry.data(),      plan.variable_diagonal.data(),
-          plan.row_diagonal.data(), plan.block.data(),
-          plan.mixed_entry.data()};
+  return {plan.symbolic->view(),
+          plan.variable_position.data(),
+          plan.row_position.data(),
+          plan.P_entry.data(),
+          plan.A_entry.data(),
+          plan.variable_diagonal.data(),
+          plan.row_diagonal.data(),
+          plan.block.data(),
+          plan.mixed_entry.data(),
+          plan.P_run.data(),
+          plan.A_run.data(),
+          plan.clear_run.data(),
+          static_cast<int>(plan.P_run.size()),
+          static_cast<int>(plan.A_run.size()),
+          static_cast<int>(plan.clear_run.size())};
 }
 
 void Structure::build_view() {
@@ -169,6 +231,8 @@ void Structure::build_view() {
   view_.row_entry = row_entry_.data();
   view_.num_P = static_cast<int>(P_row_.size());
   view_.num_A = static_cast<int>(A_row_.size());
+  view_.is_P_full = static_cast<long>(P_row_.size()) == static_cast<long>(n_) * (n_ + 1) / 2;
+  view_.is_A_full = static_cast<long>(A_row_.size()) == static_cast<long>(n_) * m_;
   view_.num_singletons = static_cast<int>(singleton_row_.size());
   view_.singleton_row = singleton_row_.data();
   view_.singleton_column = singleton_column_.data();

@@ -12,6 +12,12 @@
 
 namespace cvxlayer {
 
+/// Entries source, source + 1, … of P or A that go to evenly spaced places.
+struct EntryRun {
+  long target, stride;
+  int source, count;
+};
+
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
@@ -23,6 +29,9 @@ struct KktPlan {
   const long* row_diagonal;       // m, −1 for singleton rows
   const long* block;              // lower triangles of the blocks of curved cones, row by row
   const long* mixed_entry;        // per curved cone: column by column of its union
+  // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
+  const EntryRun *P_run, *A_run, *clear_run;
+  int num_P_runs, num_A_runs, num_clear_runs;
 };
 
 /// Plain pointers into a `Structure`, for lane code.
@@ -33,7 +42,8 @@ struct StructureView {
   const int *A_start, *A_row;                     // CSC
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
   int num_P, num_A;
-  int num_singletons;  // nonnegative rows with one entry, eliminated by hand
+  bool is_P_full, is_A_full;  // no entry is missing, so none has to be looked up
+  int num_singletons;         // nonnegative rows with one entry, eliminated by hand
   const int *singleton_row, *singleton_column, *singleton_entry;
   // Union of the columns in the rows of each curved cone; for column c of cone k and local row
   // a, `mixed_source` is the index of that entry of A or −1. Cone after cone, like
@@ -63,12 +73,14 @@ class Structure {
     std::unique_ptr<Symbolic> symbolic;
     std::vector<int> variable_position, row_position;
     std::vector<long> P_entry, A_entry, variable_diagonal, row_diagonal, block, mixed_entry;
+    std::vector<EntryRun> P_run, A_run, clear_run;
   };
 
   void build_rows();
   void find_singletons();
   void build_mixed();
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
+  void build_runs(Plan& plan) const;
   const Plan& adjoint() const { return cones_.empty() ? solve_ : adjoint_; }
   KktPlan plan_view(const Plan& plan) const;
   void build_view();

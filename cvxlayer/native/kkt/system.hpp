@@ -23,32 +23,33 @@ struct KktSystem {
   Factor<L> factor;
   V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
   V* coupling;   // the entry of GA of each singleton row
-  V* permuted;   // two right-hand sides, interleaved
+  V* permuted;   // two right-hand sides, one after the other
   double regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
     structure = &view;
     plan = &kkt_plan;
-    const SymbolicView& symbolic = kkt_plan.symbolic;
-    factor.symbolic = symbolic;
-    factor.storage = arena.take<V>(symbolic.storage);
-    factor.pivot = arena.take<V>(symbolic.dim);
-    factor.inverse = arena.take<V>(symbolic.dim);
-    factor.update = arena.take<V>(symbolic.scratch);
-    factor.rows = arena.take<long>(symbolic.dim);
+    factor.lay_out(kkt_plan.symbolic, arena);
     inverse_h = arena.take<V>(view.num_singletons);
     coupling = arena.take<V>(view.num_singletons);
-    permuted = arena.take<V>(2L * symbolic.dim);
+    permuted = arena.take<V>(2L * kkt_plan.symbolic.dim);
   }
 
-  /// Write P + δI, and clear the rest of the factor storage.
+  /// Write P + δI, and clear what is not assigned anyway.
   void begin_assembly(const V* P, double delta) {
     const StructureView& s = *structure;
     regularization = delta;
-    for (long k = 0; k < plan->symbolic.storage; ++k) factor.storage[k] = V{};
-    for (int k = 0; k < s.num_P; ++k) factor.storage[plan->P_entry[k]] = P[k];
+    for (int r = 0; r < plan->num_clear_runs; ++r) {
+      const EntryRun& run = plan->clear_run[r];
+      V* target = factor.storage + run.target;
+      for (int k = 0; k < run.count; ++k) target[k * run.stride] = V{};
+    }
+    write_runs(plan->P_run, plan->num_P_runs, P);
     for (int j = 0; j < s.n; ++j) factor.storage[plan->variable_diagonal[j]] += delta;
   }
+
+  /// Write the entries of A that stand alone.
+  void write_A(const V* A) { write_runs(plan->A_run, plan->num_A_runs, A); }
 
   /// Write H of a row that is not a singleton, regularized.
   CVXLAYER_INLINE void set_row_diagonal(int row, V h) {
@@ -69,44 +70,50 @@ struct KktSystem {
   template <int count, class Top, class Bottom>
   void solve(const Top& top, const Bottom& bottom, V* const (&dx)[count], V* const (&dy)[count]) {
     const StructureView& s = *structure;
-    for (int j = 0; j < s.n; ++j) {
-      V* slot = permuted + static_cast<long>(plan->variable_position[j]) * count;
-      for (int c = 0; c < count; ++c) slot[c] = top(c, j);
-    }
-    for (int i = 0; i < s.m; ++i) {
-      if (plan->row_position[i] < 0) continue;
-      V* slot = permuted + static_cast<long>(plan->row_position[i]) * count;
-      for (int c = 0; c < count; ++c) slot[c] = bottom(c, i);
-    }
-    for (int k = 0; k < s.num_singletons; ++k) {
-      V* slot =
-          permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
-      const V factor = coupling[k] * inverse_h[k];
-      for (int c = 0; c < count; ++c) slot[c] += factor * bottom(c, s.singleton_row[k]);
-    }
-    factor.template solve_in_place<count>(permuted);
-    for (int k = 0; k < s.num_singletons; ++k) {
-      const V* slot =
-          permuted + static_cast<long>(plan->variable_position[s.singleton_column[k]]) * count;
-      const int row = s.singleton_row[k];
-      for (int c = 0; c < count; ++c) {
-        dy[c][row] = (coupling[k] * slot[c] - bottom(c, row)) * inverse_h[k];
+    const long dim = plan->symbolic.dim;
+    for (int c = 0; c < count; ++c) {
+      V* side = permuted + c * dim;
+      for (int j = 0; j < s.n; ++j) side[plan->variable_position[j]] = top(c, j);
+      for (int i = 0; i < s.m; ++i) {
+        if (plan->row_position[i] >= 0) side[plan->row_position[i]] = bottom(c, i);
+      }
+      for (int k = 0; k < s.num_singletons; ++k) {
+        side[plan->variable_position[s.singleton_column[k]]] +=
+            coupling[k] * inverse_h[k] * bottom(c, s.singleton_row[k]);
       }
     }
-    for (int j = 0; j < s.n; ++j) {
-      const V* slot = permuted + static_cast<long>(plan->variable_position[j]) * count;
-      for (int c = 0; c < count; ++c) dx[c][j] = slot[c];
-    }
-    for (int i = 0; i < s.m; ++i) {
-      if (plan->row_position[i] < 0) continue;
-      const V* slot = permuted + static_cast<long>(plan->row_position[i]) * count;
-      for (int c = 0; c < count; ++c) dy[c][i] = slot[c];
+    factor.template solve_in_place<count>(permuted);
+    for (int c = 0; c < count; ++c) {
+      const V* side = permuted + c * dim;
+      for (int k = 0; k < s.num_singletons; ++k) {
+        const int row = s.singleton_row[k];
+        const V value = side[plan->variable_position[s.singleton_column[k]]];
+        dy[c][row] = (coupling[k] * value - bottom(c, row)) * inverse_h[k];
+      }
+      for (int j = 0; j < s.n; ++j) dx[c][j] = side[plan->variable_position[j]];
+      for (int i = 0; i < s.m; ++i) {
+        if (plan->row_position[i] >= 0) dy[c][i] = side[plan->row_position[i]];
+      }
     }
   }
 
   /// Solve in place: (u, v) ← K⁻¹ (u, v).
   void solve_in_place(V* u, V* v) {
     solve<1>([u](int, int j) { return u[j]; }, [v](int, int i) { return v[i]; }, {u}, {v});
+  }
+
+ private:
+  void write_runs(const EntryRun* runs, int count, const V* values) {
+    for (int r = 0; r < count; ++r) {
+      const EntryRun& run = runs[r];
+      V* target = factor.storage + run.target;
+      const V* source = values + run.source;
+      if (run.stride == 1) {
+        for (int k = 0; k < run.count; ++k) target[k] = source[k];
+      } else {
+        for (int k = 0; k < run.count; ++k) target[k * run.stride] = source[k];
+      }
+    }
   }
 };
 
