@@ -76,7 +76,8 @@ sanitize: $(READY)
 	CVXLAYER_NATIVE_MODULE=$$(find $(SANITIZED) -name '_native*.so' | head -n 1) \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(BIN)/python -m pytest tests/solve tests/differentiate -k native $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest tests/solve tests/differentiate tests/program \
+	  -k 'native or test_sparse_map or test_inspection or test_threads or test_engine' $(PYTEST_ARGS)
 
 # The tests against the oldest releases that pyproject.toml admits (cvxpy 1.7.0 was withdrawn),
 # without PyTorch: what needs a framework is skipped.

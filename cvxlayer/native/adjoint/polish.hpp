@@ -62,13 +62,21 @@ struct Polish final : private Linearization<L> {
     const V quadratic = dot(x, t_n, view.n), linear = dot(data.q, x, view.n);
     const V objective = O::abs(0.5 * quadratic + linear) / data.cost;
     const V gap = O::abs(quadratic + linear + dot(data.b, y, view.m)) / data.cost;
+    const M doubtful = valid & ~better & O::gt(before, O::splat(kPolished));
     for (int lane = 0; lane < count; ++lane) {
+      if (O::get_mask(doubtful, lane)) declassify(results, first + lane);
       if (!O::get_mask(better, lane)) continue;
       store(results, settings, first + lane, lane, O::get(gap, lane), O::get(objective, lane));
     }
   }
 
  private:
+  /// A step that did not help may come from rows taken for active or inactive by mistake, as
+  /// after a stalled iteration: the adjoint classifies them anew.
+  void declassify(const SolveResults& results, long row) const {
+    for (int i = 0; i < structure->num_linear; ++i) results.is_active.at(row, i) = -1;
+  }
+
   /// How far the solver's own (x, y, s) is from optimal, equilibrated.
   V interior_residual() {
     const StructureView& view = *structure;
