@@ -75,6 +75,19 @@ def test_widths_agree_up_to_rounding(width: int, rng: np.random.Generator) -> No
     np.testing.assert_allclose(other.y, reference.y, rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 8, 9, 13, 17, 25])
+@pytest.mark.parametrize("density", [0.7, 1.0])
+def test_one_instance_agrees_with_lanes_at_every_size(
+    n: int, density: float, rng: np.random.Generator
+) -> None:
+    """One instance runs on code of its own, in vectors and strips that need not divide n."""
+    cones = ConeProduct(n // 4, 2 * n + 1)
+    batch = random_batch(rng, n=n, cones=cones, batch=2, density=density)
+    alone, lanes = solve(batch, width=1), solve(batch, width=WIDTHS[-1])
+    assert (alone.status == Status.SOLVED).all()
+    np.testing.assert_allclose(alone.x, lanes.x, rtol=0, atol=1e-8 * np.abs(lanes.x).max())
+
+
 def test_the_same_call_twice_gives_the_same_bits(rng: np.random.Generator) -> None:
     batch = large_batch(rng)
     assert_equal_bits(solve(batch, threads=3), solve(batch, threads=3))
