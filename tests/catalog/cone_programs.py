@@ -251,36 +251,27 @@ SOLVABLE = [
     ConeProgramCase("huge-objective", _huge_objective),
     ConeProgramCase("infinite-bounds", _infinite_bounds),
     ConeProgramCase("duplicated-rows", _duplicated_rows, is_regular=False),
+    ConeProgramCase("exponential", _exponential),
+    ConeProgramCase("power", _power),
+    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed),
+    ConeProgramCase("badly-scaled-exponential", _badly_scaled_exponential),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
 SEMIDEFINITE = [
     ConeProgramCase("semidefinite", _semidefinite),
     ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
 ]
-THREE_DIMENSIONAL = [
-    ConeProgramCase("exponential", _exponential),
-    ConeProgramCase("power", _power),
-    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed),
-    ConeProgramCase("badly-scaled-exponential", _badly_scaled_exponential),
-]
-THREE_DIMENSIONAL_UNSOLVABLE = [
+UNSOLVABLE = [
     ConeProgramCase(name, build, status, is_regular=False)
     for name, build, status in [
+        ("infeasible", _infeasible, Status.INFEASIBLE),
+        ("infeasible-cone", _infeasible_cone, Status.INFEASIBLE),
         ("infeasible-exponential", _infeasible_exponential, Status.INFEASIBLE),
         ("infeasible-power", _infeasible_power, Status.INFEASIBLE),
+        ("unbounded", _unbounded, Status.UNBOUNDED),
+        ("unbounded-without-constraints", _unbounded_without_constraints, Status.UNBOUNDED),
         ("unbounded-exponential", _unbounded_exponential, Status.UNBOUNDED),
         ("unbounded-power", _unbounded_power, Status.UNBOUNDED),
     ]
-]
-UNSOLVABLE = [
-    ConeProgramCase("infeasible", _infeasible, Status.INFEASIBLE, is_regular=False),
-    ConeProgramCase("infeasible-cone", _infeasible_cone, Status.INFEASIBLE, is_regular=False),
-    ConeProgramCase("unbounded", _unbounded, Status.UNBOUNDED, is_regular=False),
-    ConeProgramCase(
-        "unbounded-without-constraints",
-        _unbounded_without_constraints,
-        Status.UNBOUNDED,
-        is_regular=False,
-    ),
 ]
 ALL = SOLVABLE + UNSOLVABLE

@@ -94,8 +94,9 @@ struct HsdeSolver {
     start(problem, scales, queue);
     while (O::any(is_active)) {
       update_residuals();
-      finish_lanes(problem, scales, settings, queue, results);
+      const bool refilled = finish_lanes(problem, scales, settings, queue, results);
       if (!O::any(is_active)) break;
+      if (refilled && starts_at_unit()) update_residuals();
       scaling.update(s, y);
       assemble();
       solve_constant_and_affine(settings);
@@ -110,6 +111,8 @@ struct HsdeSolver {
   int num_linear() const { return structure->num_linear; }
   int num_zero() const { return structure->num_zero; }
   bool has_no_P() const { return structure->num_P == 0; }
+  /// Cones without a Jordan algebra have no starting point but their unit.
+  bool starts_at_unit() const { return !structure->is_symmetric; }
 
   // ------------------------------------------------------------------ lanes come and go
   void start(const ProblemData& problem, const Scaling& scales, Queue& queue) {
@@ -128,18 +131,22 @@ struct HsdeSolver {
                  bool matrices_ready) {
     data.load(problem, scales, row, lane, matrices_ready);
     instance[lane] = row;
-    iterations[lane] = 0;
-    O::set_mask(is_starting, lane, true);
+    // The iteration that finds a starting point does not count.
+    iterations[lane] = starts_at_unit() ? 1 : 0;
+    O::set_mask(is_starting, lane, !starts_at_unit());
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
     scaling.set_unit(s, y, lane);
     O::set(tau, lane, 1.0);
     O::set(kappa, lane, 1.0);
     O::set(best_merit, lane, __builtin_inf());
+    O::set(step_taken, lane, 1.0);
   }
 
-  void finish_lanes(const ProblemData& problem, const Scaling& scales,
+  /// Store lanes that ended and refill them. Returns whether any was refilled.
+  bool finish_lanes(const ProblemData& problem, const Scaling& scales,
                     const SolveSettings& settings, Queue& queue, const SolveResults& results) {
+    bool refilled = false;
     V certificate_y, certificate_x;
     measure(settings, certificate_y, certificate_x);
     const bool reload_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
@@ -171,8 +178,10 @@ struct HsdeSolver {
         O::set_mask(is_active, lane, false);
       } else {
         load_lane(problem, scales, queue.pop(), lane, !reload_matrices);
+        refilled = true;
       }
     }
+    return refilled;
   }
 
   void store_lane(const ProblemData& problem, int lane, Status status,
