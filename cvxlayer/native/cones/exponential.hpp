@@ -26,33 +26,42 @@ struct Exponential {
 
   static constexpr double weight(double /*parameter*/, int row) { return row == 1 ? 0.0 : 1.0; }
 
+  static constexpr int sign[3] = {0, 1, 1}, dual_sign[3] = {-1, 0, 1};
+
   static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s) {
-    const M is_positive = O::gt(s[1], V{}) & O::gt(s[2], V{});
-    return O::select(is_positive, s[1] * E::log(s[2] / s[1]) - s[0], O::splat(-1.0));
+    return s[1] * E::log(s[2] / s[1]) - s[0];
+  }
+  static CVXLAYER_INLINE V margin_slope(double /*parameter*/, const V* s, const V* ds) {
+    return ds[1] * (E::log(s[2] / s[1]) - 1.0) + s[1] * (ds[2] / s[2]) - ds[0];
   }
 
   static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y) {
-    const M has_signs = O::lt(y[0], V{}) & O::gt(y[2], V{});
-    return O::select(has_signs, y[1] - y[0] - y[0] * E::log(-y[2] / y[0]), O::splat(-1.0));
+    return y[1] - y[0] - y[0] * E::log(-y[2] / y[0]);
+  }
+  static CVXLAYER_INLINE V dual_margin_slope(double /*parameter*/, const V* y, const V* dy) {
+    return dy[1] - dy[0] * E::log(-y[2] / y[0]) - y[0] * (dy[2] / y[2]);
   }
 
   /// ∇ψ = (−log(−y₂/y₀), 1, −y₀/y₂) and ∇²ψ = y₀ rrᵀ with r = (−1/y₀, 0, 1/y₂).
   static void expand(double /*parameter*/, const V* y, BarrierTerms<L>& out) {
-    const V l = E::log(-y[2] / y[0]);
+    out.inverse[0] = 1.0 / y[0];
+    out.inverse[1] = V{};
+    out.inverse[2] = 1.0 / y[2];
+    const V l = E::log(-y[2] * out.inverse[0]);
     for (int i = 0; i < 3; ++i) out.point[i] = y[i];
     out.psi = y[1] - y[0] - y[0] * l;
     out.phi = V{};
     out.first[0] = -l;
     out.first[1] = O::splat(1.0);
-    out.first[2] = -y[0] / y[2];
-    const V r[3] = {-1.0 / y[0], V{}, 1.0 / y[2]};
+    out.first[2] = -y[0] * out.inverse[2];
+    const V r[3] = {-out.inverse[0], V{}, out.inverse[2]};
     out.second = Symmetric3<L>{};
     out.second.add_outer(y[0], r);
   }
 
   static CVXLAYER_INLINE void third(double /*parameter*/, const BarrierTerms<L>& terms, const V* u,
                                     const V* v, V* out) {
-    const V a = 1.0 / terms.point[0], c = 1.0 / terms.point[2];
+    const V a = terms.inverse[0], c = terms.inverse[2];
     const V ru = c * u[2] - a * u[0], rv = c * v[2] - a * v[0];
     out[0] = ru * rv + a * (rv * u[0] + ru * v[0]);
     out[1] = V{};
@@ -63,11 +72,11 @@ struct Exponential {
   /// ∇f = (1/(δ s₁), (1 − s₀/s₁)/(δ s₁) − 2/s₁, −(1 + δ)/(δ s₂)).
   static void conjugate_gradient(double /*parameter*/, const V* s, V* out) {
     const V inverse = 1.0 / s[1], ratio = s[0] * inverse;
-    const V delta = wright(E::log(s[2] * inverse) - ratio);
-    const V head = inverse / delta;
+    const V delta = wright(E::log(s[2] * inverse) - ratio), share = 1.0 / delta;
+    const V head = inverse * share;
     out[0] = head;
     out[1] = head * (1.0 - ratio) - 2.0 * inverse;
-    out[2] = -(1.0 + delta) / (delta * s[2]);
+    out[2] = -(1.0 + share) / s[2];
   }
 
   // --------------------------------------------------------------------------- projection
@@ -110,7 +119,7 @@ struct Exponential {
  private:
   // Beyond, v is on the piece where s = 0 or where t = 0, to rounding and far more.
   static constexpr double kLargestRatio = 1e150;
-  static constexpr int kWrightSteps = 3;
+  static constexpr int kWrightSteps = 2;
 
   struct Regions {
     M is_inside, is_polar, is_on_face;
@@ -119,12 +128,12 @@ struct Exponential {
   /// The root of δ + log(1 + δ) = c > 0. Source: Fritsch, Shafer & Crowley, Algorithm 443 (1973),
   /// of fourth order, in the difference δ from 1 so that small ones keep their digits.
   static V wright(V c) {
-    V delta = O::select(O::lt(c, O::splat(2.0)), c * (0.5 + c * 0.0625),
-                        O::max(c - E::log(c), O::splat(1.0)));
+    // Right to third order at 0 and to first at infinity: from there two steps reach rounding.
+    V delta = c * (8.0 + 5.0 * c) / (16.0 + 6.0 * c);
     for (int step = 0; step < kWrightSteps; ++step) {
       const V r = c - delta - E::log1p(delta), w = 1.0 + delta, above = 1.0 + w;
       const V t = above * (above + r * (2.0 / 3.0));
-      delta += w * (r / above) * ((t - 0.5 * r) / (t - r));
+      delta += (w * r) * (t - 0.5 * r) / (above * (t - r));
     }
     return delta;
   }

@@ -28,37 +28,52 @@ struct Power {
     return row == 0 ? 1.0 - alpha : row == 1 ? alpha : 0.0;
   }
 
+  static constexpr int sign[3] = {1, 1, 0}, dual_sign[3] = {1, 1, 0};
+
   static CVXLAYER_INLINE V margin(double alpha, const V* s) {
-    const M is_positive = O::gt(s[0], V{}) & O::gt(s[1], V{});
-    const V mean = weighted_mean(alpha, s[0], s[1]);
-    return O::select(is_positive, mean - O::abs(s[2]), O::splat(-1.0));
+    return weighted_mean(alpha, s[0], s[1]) - O::abs(s[2]);
+  }
+  static CVXLAYER_INLINE V margin_slope(double alpha, const V* s, const V* ds) {
+    const V along = alpha * (ds[0] / s[0]) + (1.0 - alpha) * (ds[1] / s[1]);
+    const V across = O::select(O::lt(s[2], V{}), -ds[2], ds[2]);
+    return weighted_mean(alpha, s[0], s[1]) * along - across;
   }
 
+  // K* is K with x/α and y/ᾱ in the place of x and y.
   static CVXLAYER_INLINE V dual_margin(double alpha, const V* y) {
     const V u[3] = {y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)), y[2]};
     return margin(alpha, u);
+  }
+  static CVXLAYER_INLINE V dual_margin_slope(double alpha, const V* y, const V* dy) {
+    const double first = 1.0 / alpha, second = 1.0 / (1.0 - alpha);
+    const V u[3] = {y[0] * first, y[1] * second, y[2]};
+    const V du[3] = {dy[0] * first, dy[1] * second, dy[2]};
+    return margin_slope(alpha, u, du);
   }
 
   /// ∇φ = φ a with a = (2α/y₀, 2ᾱ/y₁, 0), ∇²φ = φ (aaᵀ − diag(a/y)).
   static void expand(double alpha, const V* y, BarrierTerms<L>& out) {
     const V mean = weighted_mean(alpha, y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)));
     for (int i = 0; i < 3; ++i) out.point[i] = y[i];
+    out.inverse[0] = 1.0 / y[0];
+    out.inverse[1] = 1.0 / y[1];
+    out.inverse[2] = V{};
     out.phi = mean * mean;
     out.psi = (mean - O::abs(y[2])) * (mean + O::abs(y[2]));
-    const V a0 = 2.0 * alpha / y[0], a1 = 2.0 * (1.0 - alpha) / y[1];
+    const V a0 = 2.0 * alpha * out.inverse[0], a1 = 2.0 * (1.0 - alpha) * out.inverse[1];
     out.first[0] = out.phi * a0;
     out.first[1] = out.phi * a1;
     out.first[2] = -2.0 * y[2];
     out.second = Symmetric3<L>{};
-    out.second.entry[0] = out.phi * (a0 * a0 - a0 / y[0]);
+    out.second.entry[0] = out.phi * a0 * (a0 - out.inverse[0]);
     out.second.entry[1] = out.phi * a0 * a1;
-    out.second.entry[2] = out.phi * (a1 * a1 - a1 / y[1]);
+    out.second.entry[2] = out.phi * a1 * (a1 - out.inverse[1]);
     out.second.entry[5] = O::splat(-2.0);
   }
 
   static CVXLAYER_INLINE void third(double alpha, const BarrierTerms<L>& terms, const V* u,
                                     const V* v, V* out) {
-    const V i0 = 1.0 / terms.point[0], i1 = 1.0 / terms.point[1];
+    const V i0 = terms.inverse[0], i1 = terms.inverse[1];
     const double c0 = 2.0 * alpha, c1 = 2.0 * (1.0 - alpha);
     const V u0 = u[0] * i0, u1 = u[1] * i1, v0 = v[0] * i0, v1 = v[1] * i1;
     const V along_u = c0 * u0 + c1 * u1, along_v = c0 * v0 + c1 * v1;
@@ -92,7 +107,14 @@ struct Power {
     const V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
     const double beta = 1.0 - alpha;
     const Regions at = regions(alpha, v);
-    const Nearest u = nearest(alpha, v);
+    Nearest u = nearest(alpha, v);
+    // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
+    const V reach = O::max(O::max(u.x, u.y), u.rho);
+    const M is_lost = O::le(reach, V{});
+    u.x /= reach;
+    u.y /= reach;
+    u.rho /= reach;
+    u.q = u.q / reach / reach;
     const V one = O::splat(1.0), sign = O::select(O::lt(v[2], V{}), -one, one);
     V along[3] = {u.x, u.y, sign * u.rho};
     // v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
@@ -100,11 +122,12 @@ struct Power {
     const V kept = dot3(normal, normal), dropped = alpha * beta * u.q * dot3(along, along);
     Spectrum3<L> result;
     set_curved<L>(along, normal, kept, dropped, result);
-    result.is_diagonal = at.is_inside | at.is_polar | at.is_on_edge;
+    const M is_polar = at.is_polar | is_lost;
+    result.is_diagonal = at.is_inside | is_polar | at.is_on_edge;
     V edge[3];
     edge_spectrum(alpha, v, edge);
     for (int i = 0; i < 3; ++i) {
-      const V outside = O::select(at.is_polar, one, edge[i]);
+      const V outside = O::select(is_polar, one, edge[i]);
       result.diagonal[i] = O::select(at.is_inside, V{}, outside);
     }
     return result;

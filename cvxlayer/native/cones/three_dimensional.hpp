@@ -7,7 +7,9 @@
 //
 // and a cone is a struct of static functions on the V's of three rows, and on its parameter:
 //   unit(u)                    the point with s = y = u = −∇f*(u)
-//   margin(s), dual_margin(y)  positive inside the cone and inside its dual
+//   sign, dual_sign            signs that rows have inside the cone and its dual, 0 for any
+//   margin(s), dual_margin(y)  with these signs: concave, positive inside the cone or its dual
+//   margin_slope(s, ds), …     its derivative along ds
 //   weight(row)                wᵢ
 //   expand(y, terms)           ψ and its first two derivatives
 //   third(terms, u, v, out)    ∇³ψ[u, v]
@@ -24,9 +26,12 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-constexpr double kBacktrack = 0.8;
-constexpr int kMaxBacktracks = 100;  // to 2e-10 of the step
-constexpr int kMaxRootSteps = 100;   // bisection alone narrows any bracket in these
+// A step may use up this much of a coordinate that has a sign.
+constexpr double kSignFraction = 0.999;
+// Outside the cone by less than this share of the way from where a step begins.
+constexpr double kAtBoundary = 0.01;
+constexpr int kMaxBoundarySteps = 30;
+constexpr int kMaxRootSteps = 100;  // bisection alone narrows any bracket in these
 // Closer to the central path than this, the update of the Hessian is 0/0.
 constexpr double kCentral = 1e-8, kFlatUpdate = 1e-15;
 
@@ -57,12 +62,12 @@ struct Symmetric3 {
   /// out = inverse times u by Cholesky; 0 where a pivot is not positive.
   CVXLAYER_INLINE void solve(const V* u, V* out) const {
     const V* e = entry;
-    const V d0 = e[0], l10 = e[1] / d0, l20 = e[3] / d0;
-    const V d1 = e[2] - l10 * e[1], c21 = e[4] - l20 * e[1], l21 = c21 / d1;
-    const V d2 = e[5] - l20 * e[3] - l21 * c21;
+    const V d0 = e[0], i0 = 1.0 / d0, l10 = e[1] * i0, l20 = e[3] * i0;
+    const V d1 = e[2] - l10 * e[1], i1 = 1.0 / d1;
+    const V c21 = e[4] - l20 * e[1], l21 = c21 * i1, d2 = e[5] - l20 * e[3] - l21 * c21;
     const V b1 = u[1] - l10 * u[0], b2 = u[2] - l20 * u[0] - l21 * b1;
     const M is_definite = O::gt(d0, V{}) & O::gt(d1, V{}) & O::gt(d2, V{});
-    const V z = b2 / d2, y = b1 / d1 - l21 * z, x = u[0] / d0 - l10 * y - l20 * z;
+    const V z = b2 / d2, y = b1 * i1 - l21 * z, x = u[0] * i0 - l10 * y - l20 * z;
     out[0] = O::select(is_definite, x, V{});
     out[1] = O::select(is_definite, y, V{});
     out[2] = O::select(is_definite, z, V{});
@@ -82,14 +87,17 @@ CVXLAYER_INLINE void cross3(const V* a, const V* b, V* out) {
   out[1] = y;
 }
 
-/// Times one over the norm; a zero stays.
+/// Times one over the norm; a zero stays. Squares of the smallest numbers would be lost.
 template <class L>
 CVXLAYER_INLINE void normalize3(typename L::V* a) {
   using O = Ops<L>;
   using V = typename L::V;
+  const V size = O::max(O::max(O::abs(a[0]), O::abs(a[1])), O::abs(a[2]));
+  const V divisor = O::select(O::gt(size, V{}), size, O::splat(1.0));
+  for (int i = 0; i < 3; ++i) a[i] /= divisor;
   const V norm = O::sqrt(dot3(a, a));
-  const V inverse = O::select(O::gt(norm, V{}), 1.0 / norm, V{});
-  for (int i = 0; i < 3; ++i) a[i] *= inverse;
+  const V scale = O::select(O::gt(norm, V{}), 1.0 / norm, V{});
+  for (int i = 0; i < 3; ++i) a[i] *= scale;
 }
 
 /// √(a² + b²) without overflow.
@@ -106,8 +114,10 @@ CVXLAYER_INLINE typename L::V hypotenuse(typename L::V a, typename L::V b) {
 template <class L>
 struct BarrierTerms {
   using V = typename L::V;
-  V point[3];            // y
-  V psi, phi;            // ψ, and what `third` needs besides
+  V point[3];    // y
+  V inverse[3];  // 1/y where wᵢ > 0
+  V psi, phi;    // ψ, and what `third` needs besides
+  V inverse_psi;
   V first[3];            // ∇ψ
   Symmetric3<L> second;  // ∇²ψ
 };
@@ -219,9 +229,13 @@ struct ThreeDimensionalScaling {
 
   V step_length(const V* s, const V* ds, const V* y, const V* dy, V limit) const {
     const double parameter = cone.parameter;
-    V alpha = O::min(limit, O::splat(1.0));
-    alpha = backtrack(y, dy, [=](const V* u) { return K::dual_margin(parameter, u); }, alpha);
-    return backtrack(s, ds, [=](const V* u) { return K::margin(parameter, u); }, alpha);
+    const V alpha = step_inside(
+        y, dy, K::dual_sign, [=](const V* u) { return K::dual_margin(parameter, u); },
+        [=](const V* u) { return K::dual_margin_slope(parameter, u, dy); },
+        O::min(limit, O::splat(1.0)));
+    return step_inside(
+        s, ds, K::sign, [=](const V* u) { return K::margin(parameter, u); },
+        [=](const V* u) { return K::margin_slope(parameter, u, ds); }, alpha);
   }
 
  private:
@@ -230,16 +244,16 @@ struct ThreeDimensionalScaling {
   /// ∇f* = −∇ψ/ψ − w/y and ∇²f* = ∇ψ∇ψᵀ/ψ² − ∇²ψ/ψ + diag(w/y²).
   static void differentiate_barrier(double parameter, State& at) {
     const BarrierTerms<L>& terms = at.terms;
-    const V inverse = 1.0 / terms.psi;
+    const V inverse = at.terms.inverse_psi = 1.0 / terms.psi;
     for (int k = 0; k < 6; ++k) at.hessian.entry[k] = -inverse * terms.second.entry[k];
     at.hessian.add_outer(inverse * inverse, terms.first);
     for (int i = 0; i < 3; ++i) {
       at.gradient[i] = -inverse * terms.first[i];
       const double weight = K::weight(parameter, i);
       if (weight == 0.0) continue;
-      const V share = weight / terms.point[i];
+      const V share = weight * terms.inverse[i];
       at.gradient[i] -= share;
-      at.hessian.entry[i * (i + 3) / 2] += share / terms.point[i];
+      at.hessian.entry[i * (i + 3) / 2] += share * terms.inverse[i];
     }
   }
 
@@ -250,7 +264,7 @@ struct ThreeDimensionalScaling {
     terms.second.multiply(u, along_u);
     terms.second.multiply(v, along_v);
     K::third(parameter, terms, u, v, third);
-    const V inverse = 1.0 / terms.psi;
+    const V inverse = terms.inverse_psi;
     const V first_u = inverse * dot3(terms.first, u), first_v = inverse * dot3(terms.first, v);
     const V second = inverse * dot3(along_u, v) - 2.0 * first_u * first_v;
     for (int i = 0; i < 3; ++i) {
@@ -258,7 +272,7 @@ struct ThreeDimensionalScaling {
       out[i] = inverse * (second * terms.first[i] + bent);
       const double weight = K::weight(parameter, i);
       if (weight == 0.0) continue;
-      const V inverse_y = 1.0 / terms.point[i];
+      const V inverse_y = terms.inverse[i];
       out[i] -= 2.0 * weight * (u[i] * inverse_y) * (v[i] * inverse_y) * inverse_y;
     }
   }
@@ -284,26 +298,45 @@ struct ThreeDimensionalScaling {
     rest.add_outer(O::splat(-1.0 / 3.0), g);
     rest.add_outer(-1.0 / curvature, residual);
     cross3(y, conjugate, axis);
-    normalize3<L>(axis);
     Symmetric3<L> updated{};
     updated.add_outer(1.0 / inner, s);
     updated.add_outer(1.0 / delta, ds);
-    updated.add_outer(mu * rest.frobenius_norm(), axis);
+    updated.add_outer(mu * rest.frobenius_norm() / dot3(axis, axis), axis);
     for (int k = 0; k < 6; ++k) {
       at.H.entry[k] = O::select(updates, updated.entry[k], mu * at.hessian.entry[k]);
     }
   }
 
-  template <class Margin>
-  static V backtrack(const V* u, const V* du, const Margin& margin, V alpha) {
-    for (int pass = 0; pass < kMaxBacktracks; ++pass) {
-      V trial[3];
-      for (int i = 0; i < 3; ++i) trial[i] = u[i] + alpha * du[i];
-      const M is_outside = ~O::gt(margin(trial), V{});
-      if (!O::any(is_outside)) return alpha;
-      alpha = O::select(is_outside, kBacktrack * alpha, alpha);
+  /// At most `alpha`, and inside. From outside, Newton's method approaches the boundary without
+  /// crossing it, the margin being concave; the chord from u to a point outside crosses zero
+  /// inside.
+  template <class Margin, class Slope>
+  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin,
+                       const Slope& slope, V alpha) {
+    V trial[3];
+    for (int i = 0; i < 3; ++i) {
+      trial[i] = u[i] + alpha * du[i];
+      if (sign[i] == 0) continue;
+      const M crosses = O::lt(sign[i] * (trial[i] - (1.0 - kSignFraction) * u[i]), V{});
+      if (O::any(crosses)) alpha = O::select(crosses, -kSignFraction * (u[i] / du[i]), alpha);
     }
-    return V{};
+    const auto move = [&] {
+      for (int i = 0; i < 3; ++i) trial[i] = u[i] + alpha * du[i];
+    };
+    move();
+    V value = margin(trial);
+    const M is_outside = ~O::gt(value, V{});
+    if (!O::any(is_outside)) return alpha;
+    const V start = margin(u);
+    M is_far = is_outside & O::lt(value, -kAtBoundary * start);
+    for (int pass = 0; pass < kMaxBoundarySteps && O::any(is_far); ++pass) {
+      alpha = O::select(is_far, alpha - value / slope(trial), alpha);
+      move();
+      value = O::select(is_far, margin(trial), value);
+      is_far = is_far & O::lt(value, -kAtBoundary * start);
+    }
+    const V chord = O::max(alpha * (start / (start - value)), V{});
+    return O::select(is_outside & ~O::gt(value, V{}), chord, alpha);
   }
 };
 

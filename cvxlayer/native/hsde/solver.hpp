@@ -19,6 +19,7 @@ constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
 constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
+constexpr double kPatience = 10.0;  // iterations without progress, once nearly there
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
@@ -66,6 +67,7 @@ struct HsdeSolver {
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
+  V since_best;  // iterations since the best iterate
   M is_active, is_starting;
   double inaccurate_merit;
   long instance[W];
@@ -141,6 +143,7 @@ struct HsdeSolver {
     O::set(kappa, lane, 1.0);
     O::set(best_merit, lane, __builtin_inf());
     O::set(step_taken, lane, 1.0);
+    O::set(since_best, lane, 0.0);
   }
 
   /// Store lanes that ended and refill them. Returns whether any was refilled.
@@ -155,10 +158,14 @@ struct HsdeSolver {
       const double reached = O::get(merit, lane);
       Status status;
       const bool is_near = O::get(best_merit, lane) <= inaccurate_merit;
+      const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) ||
+                           !__builtin_isfinite(reached) ||
+                           (is_near && O::get(since_best, lane) > kPatience);
       if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (settings.stops_early && structure->num_cones == 0 &&
-                 reached <= kProvisionalMerit) {
+      } else if (settings.stops_early && reached <= kProvisionalMerit &&
+                 (structure->num_cones == 0 || stalled)) {
+        // Linear cones at once; curved ones, where the polish may fail, only if nothing is lost.
         status = Status::kProvisional;
       } else if (!is_near && O::get(certificate_y, lane) > 0) {
         // Beyond a good point, only rounding drives τ to zero: certificates count before one.
@@ -166,8 +173,6 @@ struct HsdeSolver {
       } else if (!is_near && O::get(certificate_x, lane) > 0) {
         status = Status::kUnbounded;
       } else {
-        const bool stalled =
-            !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
         if (!stalled && iterations[lane] <= settings.max_iterations) continue;
         status = is_near   ? Status::kInaccurate
                  : stalled ? Status::kNumericalError
@@ -298,6 +303,7 @@ struct HsdeSolver {
     // Only what could be returned as inaccurate; NaN merits compare false.
     const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(inaccurate_merit)) &
                      O::gt(merit, O::splat(1.0)) & ~is_starting;
+    since_best = O::select(better, V{}, since_best + 1.0);
     if (!O::any(better)) return;
     for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
     for (int i = 0; i < structure->m; ++i) {
