@@ -25,12 +25,14 @@ class ConeProgramCase:
         status: how every row has to end.
         is_regular: whether the solution and its derivative are unique, so that two good
             solvers and two good derivatives agree.
+        is_three_dimensional: whether it has exponential or power cones.
     """
 
     name: str
     build: Callable[[np.random.Generator], ConeProgramBatch]
     status: Status = Status.SOLVED
     is_regular: bool = True
+    is_three_dimensional: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -251,10 +253,12 @@ SOLVABLE = [
     ConeProgramCase("huge-objective", _huge_objective),
     ConeProgramCase("infinite-bounds", _infinite_bounds),
     ConeProgramCase("duplicated-rows", _duplicated_rows, is_regular=False),
-    ConeProgramCase("exponential", _exponential),
-    ConeProgramCase("power", _power),
-    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed),
-    ConeProgramCase("badly-scaled-exponential", _badly_scaled_exponential),
+    ConeProgramCase("exponential", _exponential, is_three_dimensional=True),
+    ConeProgramCase("power", _power, is_three_dimensional=True),
+    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed, is_three_dimensional=True),
+    ConeProgramCase(
+        "badly-scaled-exponential", _badly_scaled_exponential, is_three_dimensional=True
+    ),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
 SEMIDEFINITE = [
@@ -262,7 +266,7 @@ SEMIDEFINITE = [
     ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
 ]
 UNSOLVABLE = [
-    ConeProgramCase(name, build, status, is_regular=False)
+    ConeProgramCase(name, build, status, False, name.endswith(("exponential", "power")))
     for name, build, status in [
         ("infeasible", _infeasible, Status.INFEASIBLE),
         ("infeasible-cone", _infeasible_cone, Status.INFEASIBLE),
@@ -275,3 +279,4 @@ UNSOLVABLE = [
     ]
 ]
 ALL = SOLVABLE + UNSOLVABLE
+THREE_DIMENSIONAL = [case for case in ALL if case.is_three_dimensional]
