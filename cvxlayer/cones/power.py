@@ -122,6 +122,10 @@ def _spectrum(point: np.ndarray, alpha: float) -> Spectrum:
     with np.errstate(all="ignore"):
         is_inside, is_polar, is_on_edge = _regions(point, alpha)
         X, Y, rho, q = _nearest(point, alpha)
+        # Close to the polar u is tiny, and where it is lost v may as well be in the polar.
+        largest = np.maximum(np.maximum(X, Y), rho)
+        is_polar |= largest == 0.0
+        X, Y, rho, q = X / largest, Y / largest, rho / largest, q / largest / largest
         signed = np.copysign(1.0, point[:, 2])
         nearest = np.stack([X, Y, signed * rho], axis=1)
         # v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.

@@ -133,5 +133,8 @@ def find_root(
 
 
 def _normalized(rows: np.ndarray) -> np.ndarray:
+    # Squares of the smallest numbers would be lost.
+    size = np.max(np.abs(rows), axis=1, initial=0.0, keepdims=True)
+    rows = rows / np.where(size > 0.0, size, 1.0)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 0.0, norm, 1.0)

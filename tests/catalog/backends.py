@@ -10,6 +10,7 @@ import pytest
 
 from cvxlayer.cones.product import ConeKind
 from cvxlayer.solve.registry import backend_names
+from tests.catalog.cone_programs import ConeProgramCase
 
 EVERY_CONE = frozenset(ConeKind)
 # The curved cones that each outside solver has.
@@ -35,3 +36,17 @@ def backend(name: str, *values: Any) -> Any:
 
 
 BACKENDS = [backend(name) for name in backend_names()]
+
+
+def each_backend_on(cases: list[ConeProgramCase]) -> pytest.MarkDecorator:
+    """Run a test of (backend, case) on every pair, but for cones that a backend may lack.
+
+    What the others make of exponential and power cones is in test_outside_solvers.
+    """
+    pairs = [
+        backend(name, case)
+        for name in backend_names()
+        for case in cases
+        if not case.is_three_dimensional or name in ("native", "clarabel")
+    ]
+    return pytest.mark.parametrize(("backend", "case"), pairs, ids=str)

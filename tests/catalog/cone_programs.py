@@ -25,12 +25,14 @@ class ConeProgramCase:
         status: how every row has to end.
         is_regular: whether the solution and its derivative are unique, so that two good
             solvers and two good derivatives agree.
+        is_three_dimensional: whether it has exponential or power cones.
     """
 
     name: str
     build: Callable[[np.random.Generator], ConeProgramBatch]
     status: Status = Status.SOLVED
     is_regular: bool = True
+    is_three_dimensional: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -251,36 +253,30 @@ SOLVABLE = [
     ConeProgramCase("huge-objective", _huge_objective),
     ConeProgramCase("infinite-bounds", _infinite_bounds),
     ConeProgramCase("duplicated-rows", _duplicated_rows, is_regular=False),
+    ConeProgramCase("exponential", _exponential, is_three_dimensional=True),
+    ConeProgramCase("power", _power, is_three_dimensional=True),
+    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed, is_three_dimensional=True),
+    ConeProgramCase(
+        "badly-scaled-exponential", _badly_scaled_exponential, is_three_dimensional=True
+    ),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
 SEMIDEFINITE = [
     ConeProgramCase("semidefinite", _semidefinite),
     ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
 ]
-THREE_DIMENSIONAL = [
-    ConeProgramCase("exponential", _exponential),
-    ConeProgramCase("power", _power),
-    ConeProgramCase("three-dimensional-mixed", _three_dimensional_mixed),
-    ConeProgramCase("badly-scaled-exponential", _badly_scaled_exponential),
-]
-THREE_DIMENSIONAL_UNSOLVABLE = [
-    ConeProgramCase(name, build, status, is_regular=False)
+UNSOLVABLE = [
+    ConeProgramCase(name, build, status, False, name.endswith(("exponential", "power")))
     for name, build, status in [
+        ("infeasible", _infeasible, Status.INFEASIBLE),
+        ("infeasible-cone", _infeasible_cone, Status.INFEASIBLE),
         ("infeasible-exponential", _infeasible_exponential, Status.INFEASIBLE),
         ("infeasible-power", _infeasible_power, Status.INFEASIBLE),
+        ("unbounded", _unbounded, Status.UNBOUNDED),
+        ("unbounded-without-constraints", _unbounded_without_constraints, Status.UNBOUNDED),
         ("unbounded-exponential", _unbounded_exponential, Status.UNBOUNDED),
         ("unbounded-power", _unbounded_power, Status.UNBOUNDED),
     ]
 ]
-UNSOLVABLE = [
-    ConeProgramCase("infeasible", _infeasible, Status.INFEASIBLE, is_regular=False),
-    ConeProgramCase("infeasible-cone", _infeasible_cone, Status.INFEASIBLE, is_regular=False),
-    ConeProgramCase("unbounded", _unbounded, Status.UNBOUNDED, is_regular=False),
-    ConeProgramCase(
-        "unbounded-without-constraints",
-        _unbounded_without_constraints,
-        Status.UNBOUNDED,
-        is_regular=False,
-    ),
-]
 ALL = SOLVABLE + UNSOLVABLE
+THREE_DIMENSIONAL = [case for case in ALL if case.is_three_dimensional]

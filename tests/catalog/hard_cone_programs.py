@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cvxlayer.cones import projection
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
@@ -23,6 +24,8 @@ def hard_batch(family: str, rng: np.random.Generator) -> tuple[ConeProgramBatch,
         zero=int(rng.integers(0, n // 2 + 1)),
         nonnegative=int(rng.integers(2, 20)),
         second_order=tuple(int(d) for d in rng.integers(2, 8, size=rng.integers(0, 4))),
+        exponential=int(rng.choice([0, 0, 1, 3])),
+        power=tuple(rng.uniform(0.05, 0.95, size=rng.choice([0, 0, 1, 2]))),
     )
     mask = rng.random((cones.size, n)) < rng.choice([0.3, 1.0])
     instances = [_instance(family, n, cones, mask, rng) for _ in range(_SIZE)]
@@ -56,14 +59,10 @@ def _complementary(cones: ConeProduct, rng: np.random.Generator) -> tuple[np.nda
     y[: cones.zero] = rng.standard_normal(cones.zero)
     for i in range(cones.zero, cones.num_linear):
         (y if rng.random() < 0.5 else s)[i] = rng.uniform(0.1, 2.0)
-    for rows in (cone.rows for cone in cones.curved):
-        v = rng.standard_normal(rows.stop - rows.start)
-        norm = np.linalg.norm(v[1:])
-        if norm <= v[0]:
-            y[rows] = v
-        elif norm > -v[0]:
-            y[rows] = 0.5 * (v[0] + norm) * np.concatenate([[1.0], v[1:] / norm])
-        s[rows] = y[rows] - v
+    curved = slice(cones.num_linear, cones.size)
+    v = rng.standard_normal((1, cones.size))
+    y[curved] = projection.project_dual(cones, v)[0, curved]
+    s[curved] = y[curved] - v[0, curved]
     return s, y
 
 

@@ -15,7 +15,7 @@ from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
 from cvxlayer.solve.residuals import measure
-from tests.catalog.backends import BACKENDS
+from tests.catalog.backends import BACKENDS, each_backend_on
 from tests.catalog.cone_programs import (
     ALL,
     REGULAR,
@@ -44,8 +44,7 @@ def solve(backend: str, batch: ConeProgramBatch, **options: object) -> ConeSolut
     return engine.solve(engine.setup(batch.structure), batch, settings)
 
 
-@each_backend
-@pytest.mark.parametrize("case", ALL, ids=str)
+@each_backend_on(ALL)
 def test_every_row_gets_the_status_it_deserves(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -55,8 +54,7 @@ def test_every_row_gets_the_status_it_deserves(
     )
 
 
-@each_backend
-@pytest.mark.parametrize("case", SOLVABLE, ids=str)
+@each_backend_on(SOLVABLE)
 def test_a_solution_satisfies_the_optimality_conditions(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -73,8 +71,7 @@ def test_a_solution_satisfies_the_optimality_conditions(
         assert _distance(projection.project_dual(cones, y[None])[0], y) <= 2e-8
 
 
-@each_backend
-@pytest.mark.parametrize("case", SOLVABLE, ids=str)
+@each_backend_on(SOLVABLE)
 def test_the_reported_residuals_are_those_of_the_returned_point(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -92,8 +89,7 @@ def test_the_reported_residuals_are_those_of_the_returned_point(
             assert abs(reported - measured) <= SOLVER_EPS * (1.0 + scale)
 
 
-@each_backend
-@pytest.mark.parametrize("case", UNSOLVABLE, ids=str)
+@each_backend_on(UNSOLVABLE)
 def test_a_certificate_certifies(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -115,8 +111,7 @@ def test_a_certificate_certifies(
             assert _distance(projection.project(cones, s[None])[0], s) <= CERTIFICATE
 
 
-@each_backend
-@pytest.mark.parametrize("case", REGULAR, ids=str)
+@each_backend_on(REGULAR)
 def test_a_batch_equals_its_single_solves(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -143,8 +138,7 @@ def test_neighbours_do_not_matter(backend: str, cones: Cones, rng: np.random.Gen
     np.testing.assert_array_equal(first.iterations[::2], second.iterations[-11:])
 
 
-@each_backend
-@pytest.mark.parametrize("case", REGULAR, ids=str)
+@each_backend_on(REGULAR)
 def test_the_solution_is_the_true_one(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:

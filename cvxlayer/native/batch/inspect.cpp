@@ -89,4 +89,19 @@ bool all_positive_definite(const double* matrices, long count, int n, int thread
   });
 }
 
+void project_dual(const CurvedCone& cone, const double* points, long count, int width,
+                  double* nearest, double* derivative, double* root) {
+  int available = 0;
+  const Kernels* const* kernels = available_kernels(&available);
+  const Kernels* chosen = kernels[0];
+  for (int k = 0; k < available; ++k) {
+    if (kernels[k]->width == width) chosen = kernels[k];
+  }
+  const size_t bytes = (chosen->projection_bytes(cone) / kAlignment + 1) * kAlignment;
+  const std::unique_ptr<char, Free> workspace(
+      static_cast<char*>(std::aligned_alloc(kAlignment, bytes)));
+  if (workspace == nullptr) throw std::bad_alloc();
+  chosen->project_dual(cone, workspace.get(), points, count, nearest, derivative, root);
+}
+
 }  // namespace cvxlayer

@@ -4,6 +4,8 @@
 // but most wait busily after each call, in the way of ours.
 #pragma once
 
+#include "../cones/kind.hpp"
+
 namespace cvxlayer {
 
 /// Whether no number is NaN or infinite.
@@ -14,5 +16,10 @@ bool all_symmetric(const double* matrices, long count, int n, int threads);
 
 /// Whether each has positive pivots only; the lower triangles are read.
 bool all_positive_definite(const double* matrices, long count, int n, int threads);
+
+/// Project `count` points, rows of cone.size numbers, onto the dual cone, W = `width` at once,
+/// with the derivative of the projection and its root (cone.size² numbers each).
+void project_dual(const CurvedCone& cone, const double* points, long count, int width,
+                  double* nearest, double* derivative, double* root);
 
 }  // namespace cvxlayer

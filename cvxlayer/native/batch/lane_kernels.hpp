@@ -5,6 +5,7 @@
 
 #include "../adjoint/adjoint.hpp"
 #include "../adjoint/polish.hpp"
+#include "../cones/point_projection.hpp"
 #include "../hsde/equilibrate.hpp"
 #include "../hsde/solver.hpp"
 #include "../kkt/definite.hpp"
@@ -77,6 +78,24 @@ struct LaneKernels {
     }
   }
 
+  static size_t projection_bytes(const CurvedCone& cone) {
+    Arena arena(nullptr);
+    PointProjection<L>().lay_out(cone, arena);
+    return arena.used();
+  }
+
+  static void project_dual(const CurvedCone& cone, char* workspace, const double* points,
+                           long count, double* nearest, double* derivative, double* root) {
+    Arena arena(workspace);
+    PointProjection<L> projection;
+    projection.lay_out(cone, arena);
+    for (long first = 0; first < count; first += L::width) {
+      const long left = count - first;
+      projection.run(points, first, static_cast<int>(left < L::width ? left : L::width), nearest,
+                     derivative, root);
+    }
+  }
+
   static size_t definite_bytes(int n) {
     Arena arena(nullptr);
     Definiteness<L>().lay_out(n, arena);
@@ -91,8 +110,9 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width, isa,        &workspace_bytes, &equilibrate, &solve,
-                    &polish,  &pull_back, nullptr,          nullptr};
+    Kernels kernels{L::width,      isa,     &workspace_bytes, &equilibrate,
+                    &solve,        &polish, &pull_back,       &projection_bytes,
+                    &project_dual, nullptr, nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

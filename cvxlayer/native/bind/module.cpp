@@ -201,6 +201,24 @@ bool is_positive_definite(Stack stack, int threads) {
                                static_cast<int>(stack.shape(1)), threads);
 }
 
+using MutableStack = nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+void project_onto_dual(int kind, double parameter, Table points, MutableTable nearest,
+                       MutableStack derivative, MutableStack root, int width) {
+  const size_t count = points.shape(0), size = points.shape(1);
+  const CurvedCone cone{static_cast<ConeKind>(kind), 0, static_cast<int>(size), parameter};
+  if (!is_implemented(cone.kind)) throw nb::value_error("native engine: unknown kind of cone");
+  if (nearest.shape(0) != count || nearest.shape(1) != size) refuse("nearest", count, size);
+  for (const MutableStack* stack : {&derivative, &root}) {
+    if (stack->shape(0) != count || stack->shape(1) != size || stack->shape(2) != size) {
+      refuse("derivative", size, size);
+    }
+  }
+  const nb::gil_scoped_release release;
+  project_dual(cone, points.data(), static_cast<long>(count), width, nearest.data(),
+               derivative.data(), root.data());
+}
+
 std::vector<int> widths() {
   int count = 0;
   const Kernels* const* kernels = available_kernels(&count);
@@ -287,6 +305,10 @@ NB_MODULE(_native, module) {
              "Whether every matrix of a stack equals its transpose.");
   module.def("is_positive_definite", &cvxlayer::is_positive_definite, "stack"_a, "threads"_a,
              "Whether every matrix of a stack, given by its lower triangle, is positive definite.");
+  module.def("project_dual", &cvxlayer::project_onto_dual, "kind"_a, "parameter"_a, "points"_a,
+             "nearest"_a, "derivative"_a, "root"_a, "width"_a,
+             "Write the projections of points onto the dual of one cone, the derivatives there and "
+             "their square roots.");
   module.def("widths", &cvxlayer::widths, "Numbers of lanes this processor's kernels offer.");
   module.def("cone_kinds", &cvxlayer::cone_kinds, "The kinds of curved cones it can solve.");
   module.def("instruction_set", &cvxlayer::instruction_set, "The instruction set in use.");

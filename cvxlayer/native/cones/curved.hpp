@@ -14,6 +14,9 @@
 //   shift(u, amount)           u += amount·e
 //   corrector(s, ds, dy, center, out)  out = W (λ \ (λ∘λ + (W⁻¹ds)∘(W dy) − center·e))
 //   step_length(s, ds, y, dy, limit)   longest step that keeps both inside, at most `limit`
+// Formulas are those of symmetric cones. For the others `margin` and `shift` are missing, H is a
+// quasi-Newton scaling, `corrector` has the third derivative of the barrier in the place of the
+// Jordan product, and `step_length` may stop short of the boundary.
 //
 // *Projection*, what the derivative needs (D = DΠ(v), onto the dual cone, S = D^{1/2}):
 //   state_size(), scratch_size()  as above
@@ -28,7 +31,9 @@
 #pragma once
 
 #include "../linalg/arena.hpp"
+#include "exponential.hpp"
 #include "kind.hpp"
+#include "power.hpp"
 #include "second_order.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -37,11 +42,15 @@ namespace cvxlayer::CVXLAYER_ISA {
 template <class L>
 struct ScalingFaces {
   using SecondOrder = SecondOrderScaling<L>;
+  using Exponential = ExponentialScaling<L>;
+  using Power = PowerScaling<L>;
 };
 
 template <class L>
 struct ProjectionFaces {
   using SecondOrder = SecondOrderProjection<L>;
+  using Exponential = ExponentialProjection<L>;
+  using Power = PowerProjection<L>;
 };
 
 /// Every curved cone of a product with one of its faces: state of each, scratch for the one
@@ -84,6 +93,10 @@ struct CurvedCones {
     switch (cone.kind) {
       case ConeKind::kSecondOrder:
         return body(typename Faces<L>::SecondOrder{cone, state, scratch});
+      case ConeKind::kExponential:
+        return body(typename Faces<L>::Exponential{cone, state, scratch});
+      case ConeKind::kPower:
+        return body(typename Faces<L>::Power{cone, state, scratch});
       default:
         return;  // refused before an engine is built
     }

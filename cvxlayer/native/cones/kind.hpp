@@ -14,7 +14,7 @@ enum class ConeKind : int {
 };
 
 /// Whether lane code has a branch for it; see curved.hpp.
-inline bool is_implemented(ConeKind kind) { return kind == ConeKind::kSecondOrder; }
+inline bool is_implemented(ConeKind kind) { return kind != ConeKind::kSemidefinite; }
 
 /// One curved cone and the rows it owns.
 struct CurvedCone {
@@ -23,6 +23,10 @@ struct CurvedCone {
   double parameter;  // order of the matrix, exponent α, or 0
 
   int end() const { return start + size; }
+  /// Whether Nesterov–Todd scaling and Mehrotra's starting point exist.
+  bool is_symmetric() const {
+    return kind == ConeKind::kSecondOrder || kind == ConeKind::kSemidefinite;
+  }
   /// Barrier parameter ν.
   int degree() const {
     switch (kind) {

@@ -96,6 +96,7 @@ struct ConeScaling {
   }
 
   /// Move the chosen lanes of a point along the unit of the cone until it lies well inside.
+  /// Only for products of symmetric cones.
   void shift_into_cone(V* point, M chosen) const {
     const StructureView& v = *structure;
     V smallest = O::splat(__builtin_inf()), total{};
@@ -103,7 +104,7 @@ struct ConeScaling {
       smallest = O::min(smallest, point[i]);
       total += O::max(point[i], V{});
     }
-    curved.for_each([&](const auto& face) {
+    for_each_symmetric([&](const auto& face) {
       const V margin = face.margin(point + face.cone.start);
       smallest = O::min(smallest, margin);
       total += O::max(margin, V{});
@@ -113,7 +114,7 @@ struct ConeScaling {
     V amount = O::select(O::le(smallest, V{}), target - smallest, O::max(target - smallest, V{}));
     amount = O::select(chosen, amount, V{});
     for (int i = num_zero(); i < num_linear(); ++i) point[i] += amount;
-    curved.for_each([&](const auto& face) { face.shift(point + face.cone.start, amount); });
+    for_each_symmetric([&](const auto& face) { face.shift(point + face.cone.start, amount); });
   }
 
   /// The second-order correction and the centering of ds = −shift − H dy, on inequality rows.
@@ -143,6 +144,12 @@ struct ConeScaling {
   }
 
  private:
+  template <class Body>
+  CVXLAYER_INLINE void for_each_symmetric(const Body& body) const {
+    curved.for_each([&](const auto& face) {
+      if constexpr (requires { face.shift(nullptr, V{}); }) body(face);
+    });
+  }
   int num_zero() const { return structure->num_zero; }
   int num_linear() const { return structure->num_linear; }
 };

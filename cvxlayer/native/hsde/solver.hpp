@@ -19,6 +19,7 @@ constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
 constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
+constexpr double kPatience = 10.0;  // iterations without progress, once nearly there
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
@@ -66,6 +67,7 @@ struct HsdeSolver {
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
+  V since_best;  // iterations since the best iterate
   M is_active, is_starting;
   double inaccurate_merit;
   long instance[W];
@@ -94,8 +96,9 @@ struct HsdeSolver {
     start(problem, scales, queue);
     while (O::any(is_active)) {
       update_residuals();
-      finish_lanes(problem, scales, settings, queue, results);
+      const bool refilled = finish_lanes(problem, scales, settings, queue, results);
       if (!O::any(is_active)) break;
+      if (refilled && starts_at_unit()) update_residuals();
       scaling.update(s, y);
       assemble();
       solve_constant_and_affine(settings);
@@ -110,6 +113,8 @@ struct HsdeSolver {
   int num_linear() const { return structure->num_linear; }
   int num_zero() const { return structure->num_zero; }
   bool has_no_P() const { return structure->num_P == 0; }
+  /// Cones without a Jordan algebra have no starting point but their unit.
+  bool starts_at_unit() const { return !structure->is_symmetric; }
 
   // ------------------------------------------------------------------ lanes come and go
   void start(const ProblemData& problem, const Scaling& scales, Queue& queue) {
@@ -128,18 +133,23 @@ struct HsdeSolver {
                  bool matrices_ready) {
     data.load(problem, scales, row, lane, matrices_ready);
     instance[lane] = row;
-    iterations[lane] = 0;
-    O::set_mask(is_starting, lane, true);
+    // The iteration that finds a starting point does not count.
+    iterations[lane] = starts_at_unit() ? 1 : 0;
+    O::set_mask(is_starting, lane, !starts_at_unit());
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
     scaling.set_unit(s, y, lane);
     O::set(tau, lane, 1.0);
     O::set(kappa, lane, 1.0);
     O::set(best_merit, lane, __builtin_inf());
+    O::set(step_taken, lane, 1.0);
+    O::set(since_best, lane, 0.0);
   }
 
-  void finish_lanes(const ProblemData& problem, const Scaling& scales,
+  /// Store lanes that ended and refill them. Returns whether any was refilled.
+  bool finish_lanes(const ProblemData& problem, const Scaling& scales,
                     const SolveSettings& settings, Queue& queue, const SolveResults& results) {
+    bool refilled = false;
     V certificate_y, certificate_x;
     measure(settings, certificate_y, certificate_x);
     const bool reload_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
@@ -148,10 +158,14 @@ struct HsdeSolver {
       const double reached = O::get(merit, lane);
       Status status;
       const bool is_near = O::get(best_merit, lane) <= inaccurate_merit;
+      const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) ||
+                           !__builtin_isfinite(reached) ||
+                           (is_near && O::get(since_best, lane) > kPatience);
       if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (settings.stops_early && structure->num_cones == 0 &&
-                 reached <= kProvisionalMerit) {
+      } else if (settings.stops_early && reached <= kProvisionalMerit &&
+                 (structure->num_cones == 0 || stalled)) {
+        // Linear cones at once; curved ones, where the polish may fail, only if nothing is lost.
         status = Status::kProvisional;
       } else if (!is_near && O::get(certificate_y, lane) > 0) {
         // Beyond a good point, only rounding drives τ to zero: certificates count before one.
@@ -159,8 +173,6 @@ struct HsdeSolver {
       } else if (!is_near && O::get(certificate_x, lane) > 0) {
         status = Status::kUnbounded;
       } else {
-        const bool stalled =
-            !(O::get(step_taken, lane) > kSmallestStep) || !__builtin_isfinite(reached);
         if (!stalled && iterations[lane] <= settings.max_iterations) continue;
         status = is_near   ? Status::kInaccurate
                  : stalled ? Status::kNumericalError
@@ -171,8 +183,10 @@ struct HsdeSolver {
         O::set_mask(is_active, lane, false);
       } else {
         load_lane(problem, scales, queue.pop(), lane, !reload_matrices);
+        refilled = true;
       }
     }
+    return refilled;
   }
 
   void store_lane(const ProblemData& problem, int lane, Status status,
@@ -288,6 +302,7 @@ struct HsdeSolver {
     // Only what could be returned as inaccurate; NaN merits compare false.
     const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(inaccurate_merit)) &
                      O::gt(merit, O::splat(1.0)) & ~is_starting;
+    since_best = O::select(better, V{}, since_best + 1.0);
     if (!O::any(better)) return;
     for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
     for (int i = 0; i < structure->m; ++i) {

@@ -221,7 +221,11 @@ void Structure::build_view() {
   view_.num_cones = static_cast<int>(cones_.size());
   view_.cones = cones_.data();
   view_.degree = num_linear_ - num_zero_;
-  for (const CurvedCone& cone : cones_) view_.degree += cone.degree();
+  view_.is_symmetric = true;
+  for (const CurvedCone& cone : cones_) {
+    view_.degree += cone.degree();
+    view_.is_symmetric = view_.is_symmetric && cone.is_symmetric();
+  }
   view_.P_start = P_start_.data();
   view_.P_row = P_row_.data();
   view_.A_start = A_start_.data();

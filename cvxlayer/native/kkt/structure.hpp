@@ -37,6 +37,7 @@ struct KktPlan {
 /// Plain pointers into a `Structure`, for lane code.
 struct StructureView {
   int n, m, num_zero, num_linear, num_cones, degree;
+  bool is_symmetric;                              // all cones are
   const CurvedCone* cones;                        // num_cones of them
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC

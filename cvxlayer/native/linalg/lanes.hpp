@@ -93,6 +93,7 @@ struct Ops {
     for (int i = 0; i < W; ++i) r |= get_mask(m, i);
     return r;
   }
+  static CVXLAYER_INLINE M is_nan(V a) { return ~le(a, a); }
   /// True where the value is neither NaN nor infinite.
   static CVXLAYER_INLINE M is_finite(V a) { return le(abs(a), splat(1.7976931348623157e308)); }
 };

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The exponential cone K = cl{(r, s, t) : s > 0, s·exp(r/s) ≤ t} in lanes; the faces are those
+// of three_dimensional.hpp, the projection is specified in cvxlayer/cones/exponential.py.
+//
+//     f*(y) = −log ψ − log(−y₀) − log y₂,   ψ = y₁ − y₀ − y₀ log(−y₂/y₀)
+#pragma once
+
+#include "three_dimensional.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct Exponential {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+  using E = Elementary<L>;
+
+  // ------------------------------------------------------------------------------ barrier
+  static void unit(double /*parameter*/, double* u) {
+    u[0] = -1.051383945322714;
+    u[1] = 0.556409619469370;
+    u[2] = 1.258967884768947;
+  }
+
+  static constexpr double weight(double /*parameter*/, int row) { return row == 1 ? 0.0 : 1.0; }
+
+  static constexpr int sign[3] = {0, 1, 1}, dual_sign[3] = {-1, 0, 1};
+
+  static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s) {
+    return s[1] * E::log(s[2] / s[1]) - s[0];
+  }
+  static CVXLAYER_INLINE V margin_slope(double /*parameter*/, const V* s, const V* ds) {
+    return ds[1] * (E::log(s[2] / s[1]) - 1.0) + s[1] * (ds[2] / s[2]) - ds[0];
+  }
+
+  static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y) {
+    return y[1] - y[0] - y[0] * E::log(-y[2] / y[0]);
+  }
+  static CVXLAYER_INLINE V dual_margin_slope(double /*parameter*/, const V* y, const V* dy) {
+    return dy[1] - dy[0] * E::log(-y[2] / y[0]) - y[0] * (dy[2] / y[2]);
+  }
+
+  /// ∇ψ = (−log(−y₂/y₀), 1, −y₀/y₂) and ∇²ψ = y₀ rrᵀ with r = (−1/y₀, 0, 1/y₂).
+  static void expand(double /*parameter*/, const V* y, BarrierTerms<L>& out) {
+    out.inverse[0] = 1.0 / y[0];
+    out.inverse[1] = V{};
+    out.inverse[2] = 1.0 / y[2];
+    const V l = E::log(-y[2] * out.inverse[0]);
+    for (int i = 0; i < 3; ++i) out.point[i] = y[i];
+    out.psi = y[1] - y[0] - y[0] * l;
+    out.phi = V{};
+    out.first[0] = -l;
+    out.first[1] = O::splat(1.0);
+    out.first[2] = -y[0] * out.inverse[2];
+    const V r[3] = {-out.inverse[0], V{}, out.inverse[2]};
+    out.second = Symmetric3<L>{};
+    out.second.add_outer(y[0], r);
+  }
+
+  static CVXLAYER_INLINE void third(double /*parameter*/, const BarrierTerms<L>& terms, const V* u,
+                                    const V* v, V* out) {
+    const V a = terms.inverse[0], c = terms.inverse[2];
+    const V ru = c * u[2] - a * u[0], rv = c * v[2] - a * v[0];
+    out[0] = ru * rv + a * (rv * u[0] + ru * v[0]);
+    out[1] = V{};
+    out[2] = -terms.point[0] * c * c * (rv * u[2] + ru * v[2]);
+  }
+
+  /// With c = log(s₂/s₁) − s₀/s₁ and δ + log(1 + δ) = c:
+  /// ∇f = (1/(δ s₁), (1 − s₀/s₁)/(δ s₁) − 2/s₁, −(1 + δ)/(δ s₂)).
+  static void conjugate_gradient(double /*parameter*/, const V* s, V* out) {
+    const V inverse = 1.0 / s[1], ratio = s[0] * inverse;
+    const V delta = wright(E::log(s[2] * inverse) - ratio), share = 1.0 / delta;
+    const V head = inverse * share;
+    out[0] = head;
+    out[1] = head * (1.0 - ratio) - 2.0 * inverse;
+    out[2] = -(1.0 + share) / s[2];
+  }
+
+  // --------------------------------------------------------------------------- projection
+  static Spectrum3<L> spectrum(double /*parameter*/, const V* v) {
+    const Regions at = regions(v);
+    const V rho = ratio(v);
+    V ray[3], normal[3];
+    const V e = E::exp(-O::abs(rho));
+    frame(rho, e, ray, normal);
+    const V beta = coefficient(v, ray), lambda = coefficient(v, normal);
+    // Rays and normals come scaled by e^−|ρ| where ρ > 0, hence the two cases.
+    const M is_right = O::gt(rho, V{});
+    const V one = O::splat(1.0);
+    const V kept = beta * O::select(is_right, e, one) * dot3(normal, normal);
+    const V dropped = lambda * O::select(is_right, one, e) * dot3(ray, ray);
+    Spectrum3<L> result;
+    set_curved<L>(ray, normal, kept, dropped, result);
+    result.is_diagonal = at.is_inside | at.is_polar | at.is_on_face;
+    const V face[3] = {V{}, one, O::select(O::gt(v[2], V{}), V{}, one)};
+    for (int i = 0; i < 3; ++i) {
+      const V outside = O::select(at.is_polar, one, face[i]);
+      result.diagonal[i] = O::select(at.is_inside, V{}, outside);
+    }
+    return result;
+  }
+
+  static void project(double /*parameter*/, const V* v, V* out) {
+    const Regions at = regions(v);
+    const V rho = ratio(v);
+    V ray[3], normal[3];
+    frame(rho, E::exp(-O::abs(rho)), ray, normal);
+    const V beta = coefficient(v, ray);
+    const V face[3] = {O::min(v[0], V{}), V{}, O::max(v[2], V{})};
+    for (int i = 0; i < 3; ++i) {
+      const V flat = O::select(at.is_on_face, face[i], ray[i] * beta);
+      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
+    }
+  }
+
+ private:
+  // Beyond, v is on the piece where s = 0 or where t = 0, to rounding and far more.
+  static constexpr double kLargestRatio = 1e150;
+  static constexpr int kWrightSteps = 2;
+
+  struct Regions {
+    M is_inside, is_polar, is_on_face;
+  };
+
+  /// The root of δ + log(1 + δ) = c > 0. Source: Fritsch, Shafer & Crowley, Algorithm 443 (1973),
+  /// of fourth order, in the difference δ from 1 so that small ones keep their digits.
+  static V wright(V c) {
+    // Right to third order at 0 and to first at infinity: from there two steps reach rounding.
+    V delta = c * (8.0 + 5.0 * c) / (16.0 + 6.0 * c);
+    for (int step = 0; step < kWrightSteps; ++step) {
+      const V r = c - delta - E::log1p(delta), w = 1.0 + delta, above = 1.0 + w;
+      const V t = above * (above + r * (2.0 / 3.0));
+      delta += (w * r) * (t - 0.5 * r) / (above * (t - r));
+    }
+    return delta;
+  }
+
+  static Regions regions(const V* v) {
+    const V r = v[0], s = v[1], t = v[2], zero{};
+    const M is_zero_s = O::le(s, zero) & O::ge(s, zero),
+            is_zero_r = O::le(r, zero) & O::ge(r, zero);
+    Regions at;
+    at.is_inside = (O::gt(s, zero) & O::le(s * E::exp(r / s), t)) |
+                   (is_zero_s & O::le(r, zero) & O::ge(t, zero));
+    at.is_polar = (O::gt(r, zero) & O::le(r * E::exp(s / r - 1.0), -t)) |
+                  (is_zero_r & O::le(s, zero) & O::le(t, zero));
+    at.is_on_face = O::le(r, zero) & O::le(s, zero);
+    return at;
+  }
+
+  /// p = (ρ, 1, e^ρ) and n = (e^ρ, (1−ρ) e^ρ, −1), times e^−ρ where ρ > 0; e = e^−|ρ|.
+  static CVXLAYER_INLINE void frame(V rho, V e, V* ray, V* normal) {
+    const M is_right = O::gt(rho, V{});
+    const V one = O::splat(1.0);
+    const V shrunk = O::select(is_right, e, one), grown = O::select(is_right, one, e);
+    ray[0] = rho * shrunk;
+    ray[1] = shrunk;
+    ray[2] = grown;
+    normal[0] = grown;
+    normal[1] = (1.0 - rho) * grown;
+    normal[2] = -shrunk;
+  }
+
+  static CVXLAYER_INLINE V coefficient(const V* v, const V* direction) {
+    return O::max(dot3(v, direction), V{}) / dot3(direction, direction);
+  }
+
+  static CVXLAYER_INLINE V omega(V rho) { return rho * rho - rho + 1.0; }
+
+  static V ratio(const V* v) {
+    const V r = v[0], s = v[1], t = v[2];
+    const auto balance = [=](V rho, V& value, V& slope) {
+      const V e = E::exp(-O::abs(rho)), squared = e * e;
+      const V A = (rho - 1.0) * r + s, B = r - rho * s, w = omega(rho), linear = 2.0 * rho - 1.0;
+      const M is_right = O::gt(rho, V{});
+      value = O::select(is_right, A - B * squared, A * squared - B) - w * t * e;
+      slope = O::select(is_right, r + (s + 2.0 * B) * squared - (linear - w) * t * e,
+                        (r + 2.0 * A) * squared + s - (linear + w) * t * e);
+    };
+    V low, high;
+    bracket(v, low, high);
+    return find_root<L>(balance, 0.5 * (low + high), low, high);
+  }
+
+  static void bracket(const V* v, V& low, V& high) {
+    const V r = v[0], s = v[1], t = v[2], zero{}, one = O::splat(1.0);
+    const V largest = O::splat(kLargestRatio);
+    const M above = O::gt(t, zero), below = O::lt(t, zero);
+    const M has_r = O::gt(r, zero), has_s = O::gt(s, zero);
+    low = O::select(has_r, 1.0 - s / r, -largest);
+    high = O::select(has_s, r / s, largest);
+    low = O::select(above, O::max(low, E::log(t / reach(s, r))), low);
+    high = O::select(below, O::min(high, E::log(reach(r, s) / -t)), high);
+    V bound = O::select(O::ge(low, O::splat(2.0)), omega(low) * E::exp(-O::abs(low)), one);
+    V excess = bound * (O::max(t, zero) / r + E::exp(-O::max(low, zero)));
+    high = O::select(has_r, O::min(high, O::max(zero, 1.0 - s / r + excess)), high);
+    bound =
+        O::select(O::le(high, O::splat(-1.0)), omega(high) * E::exp(-O::abs(high)), O::splat(1.11));
+    excess = bound * (E::exp(O::min(high, zero)) + O::max(-t, zero) / s);
+    low = O::select(has_s, O::max(low, O::min(zero, r / s - excess)), low);
+    high = O::min(O::max(high, -largest), largest);
+    low = O::min(O::min(O::max(low, -largest), largest), high);
+  }
+
+  /// w + √(w² + max(across, 0)²), without cancellation where w < 0.
+  static CVXLAYER_INLINE V reach(V along, V across) {
+    const V beyond = O::max(across, V{}), distance = hypotenuse<L>(along, beyond);
+    return O::select(O::gt(along, V{}), along + distance, beyond * (beyond / (distance - along)));
+  }
+};
+
+template <class L>
+using ExponentialScaling = ThreeDimensionalScaling<L, Exponential>;
+template <class L>
+using ExponentialProjection = ThreeDimensionalProjection<L, Exponential>;
+
+}  // namespace cvxlayer::CVXLAYER_ISA

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Projections of plain points, W at once: the native projection to be held against its
+// specification, cone by cone.
+#pragma once
+
+#include "curved.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct PointProjection {
+  using V = typename L::V;
+  using O = Ops<L>;
+
+  CurvedCones<L, ProjectionFaces> curved;
+  CurvedCone cone;
+  V *point, *out, *unit, *block;
+
+  /// The cone starts at row 0.
+  void lay_out(const CurvedCone& one, Arena& arena) {
+    cone = one;
+    cone.start = 0;
+    curved.lay_out(&cone, 1, arena);
+    point = arena.take<V>(cone.size);
+    out = arena.take<V>(cone.size);
+    unit = arena.take<V>(cone.size);
+    block = arena.take<V>(static_cast<long>(cone.size) * cone.size);
+  }
+
+  /// Rows first, …, first + count − 1 (count ≤ W) of `points`, `nearest` (size each) and of
+  /// `derivative` and `root` (size × size each).
+  void run(const double* points, long first, int count, double* nearest, double* derivative,
+           double* root) {
+    const int size = cone.size;
+    for (int lane = 0; lane < L::width; ++lane) {
+      const double* row = points + (first + (lane < count ? lane : 0)) * size;
+      for (int i = 0; i < size; ++i) O::set(point[i], lane, row[i]);
+    }
+    curved.for_each([&](const auto& face) {
+      face.project(point, out);
+      store(out, 1, first, count, nearest);
+      face.decompose(point);
+      int i = 0, j = 0;
+      face.write_block(point, [&](V value, bool is_diagonal) {
+        block[i * size + j] = block[j * size + i] = value;
+        j = is_diagonal ? 0 : j + 1;
+        i += is_diagonal;
+      });
+      store(block, size, first, count, derivative);
+      for (int column = 0; column < size; ++column) {
+        for (int a = 0; a < size; ++a) unit[a] = O::splat(a == column ? 1.0 : 0.0);
+        face.apply_root(point, unit, block + static_cast<long>(column) * size);
+      }
+      store(block, size, first, count, root);
+    });
+  }
+
+ private:
+  void store(const V* values, int rows, long first, int count, double* target) const {
+    const long length = static_cast<long>(rows) * cone.size;
+    for (int lane = 0; lane < count; ++lane) {
+      for (long k = 0; k < length; ++k) {
+        target[(first + lane) * length + k] = O::get(values[k], lane);
+      }
+    }
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA

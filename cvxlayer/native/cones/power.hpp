@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The power cone K = {(x, y, z) : x^α y^ᾱ ≥ |z|, x, y ≥ 0} in lanes, ᾱ = 1 − α; the faces are
+// those of three_dimensional.hpp, the projection is specified in cvxlayer/cones/power.py.
+//
+//     f*(y) = −log ψ − ᾱ log y₀ − α log y₁,   ψ = φ − y₂²,   φ = (y₀/α)^2α (y₁/ᾱ)^2ᾱ
+#pragma once
+
+#include "three_dimensional.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+template <class L>
+struct Power {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+  using E = Elementary<L>;
+
+  // ------------------------------------------------------------------------------ barrier
+  static void unit(double alpha, double* u) {
+    u[0] = __builtin_sqrt(1.0 + alpha);
+    u[1] = __builtin_sqrt(2.0 - alpha);
+    u[2] = 0.0;
+  }
+
+  static constexpr double weight(double alpha, int row) {
+    return row == 0 ? 1.0 - alpha : row == 1 ? alpha : 0.0;
+  }
+
+  static constexpr int sign[3] = {1, 1, 0}, dual_sign[3] = {1, 1, 0};
+
+  static CVXLAYER_INLINE V margin(double alpha, const V* s) {
+    return weighted_mean(alpha, s[0], s[1]) - O::abs(s[2]);
+  }
+  static CVXLAYER_INLINE V margin_slope(double alpha, const V* s, const V* ds) {
+    const V along = alpha * (ds[0] / s[0]) + (1.0 - alpha) * (ds[1] / s[1]);
+    const V across = O::select(O::lt(s[2], V{}), -ds[2], ds[2]);
+    return weighted_mean(alpha, s[0], s[1]) * along - across;
+  }
+
+  // K* is K with x/α and y/ᾱ in the place of x and y.
+  static CVXLAYER_INLINE V dual_margin(double alpha, const V* y) {
+    const V u[3] = {y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)), y[2]};
+    return margin(alpha, u);
+  }
+  static CVXLAYER_INLINE V dual_margin_slope(double alpha, const V* y, const V* dy) {
+    const double first = 1.0 / alpha, second = 1.0 / (1.0 - alpha);
+    const V u[3] = {y[0] * first, y[1] * second, y[2]};
+    const V du[3] = {dy[0] * first, dy[1] * second, dy[2]};
+    return margin_slope(alpha, u, du);
+  }
+
+  /// ∇φ = φ a with a = (2α/y₀, 2ᾱ/y₁, 0), ∇²φ = φ (aaᵀ − diag(a/y)).
+  static void expand(double alpha, const V* y, BarrierTerms<L>& out) {
+    const V mean = weighted_mean(alpha, y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)));
+    for (int i = 0; i < 3; ++i) out.point[i] = y[i];
+    out.inverse[0] = 1.0 / y[0];
+    out.inverse[1] = 1.0 / y[1];
+    out.inverse[2] = V{};
+    out.phi = mean * mean;
+    out.psi = (mean - O::abs(y[2])) * (mean + O::abs(y[2]));
+    const V a0 = 2.0 * alpha * out.inverse[0], a1 = 2.0 * (1.0 - alpha) * out.inverse[1];
+    out.first[0] = out.phi * a0;
+    out.first[1] = out.phi * a1;
+    out.first[2] = -2.0 * y[2];
+    out.second = Symmetric3<L>{};
+    out.second.entry[0] = out.phi * a0 * (a0 - out.inverse[0]);
+    out.second.entry[1] = out.phi * a0 * a1;
+    out.second.entry[2] = out.phi * a1 * (a1 - out.inverse[1]);
+    out.second.entry[5] = O::splat(-2.0);
+  }
+
+  static CVXLAYER_INLINE void third(double alpha, const BarrierTerms<L>& terms, const V* u,
+                                    const V* v, V* out) {
+    const V i0 = terms.inverse[0], i1 = terms.inverse[1];
+    const double c0 = 2.0 * alpha, c1 = 2.0 * (1.0 - alpha);
+    const V u0 = u[0] * i0, u1 = u[1] * i1, v0 = v[0] * i0, v1 = v[1] * i1;
+    const V along_u = c0 * u0 + c1 * u1, along_v = c0 * v0 + c1 * v1;
+    const V both = along_u * along_v - c0 * u0 * v0 - c1 * u1 * v1;
+    out[0] = terms.phi * c0 * i0 * (both - along_u * v0 - along_v * u0 + 2.0 * u0 * v0);
+    out[1] = terms.phi * c1 * i1 * (both - along_u * v1 - along_v * u1 + 2.0 * u1 * v1);
+    out[2] = V{};
+  }
+
+  /// With ψ/φ = 1 − e^−ν at ỹ: s₀ỹ₀ = 2α t + ᾱ, s₁ỹ₁ = 2ᾱ t + α and s₂ỹ₂ = −2(t − 1), where
+  /// 1/t = 1 − e^−ν, and φ(ỹ) s₂² = 4t (t − 1) is an equation for ν.
+  static void conjugate_gradient(double alpha, const V* s, V* out) {
+    const double beta = 1.0 - alpha;
+    // Far inside, e^−ν vanishes as s₂² does; only their quotient counts.
+    const V mean = weighted_mean(alpha, s[0], s[1]);
+    const V size = O::max(O::abs(s[2]), kSmallestShare * mean);
+    const V left = 2.0 * E::log(mean / size);
+    const V nu = shadow(alpha, left);
+    const V e = E::exp(-nu), share = 1.0 - e, t = 1.0 / share;
+    out[0] = -(2.0 * alpha * t + beta) / s[0];
+    out[1] = -(2.0 * beta * t + alpha) / s[1];
+    const V last = 2.0 * (e / size) * t;
+    out[2] = O::select(O::lt(s[2], V{}), -last, last);
+  }
+
+  // --------------------------------------------------------------------------- projection
+  static Spectrum3<L> spectrum(double alpha, const V* point) {
+    // The derivative is the same on a ray; products of four entries stay within range.
+    const V largest = O::max(O::max(O::abs(point[0]), O::abs(point[1])), O::abs(point[2]));
+    const V inverse = O::select(O::gt(largest, V{}), 1.0 / largest, V{});
+    const V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
+    const double beta = 1.0 - alpha;
+    const Regions at = regions(alpha, v);
+    Nearest u = nearest(alpha, v);
+    // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
+    const V reach = O::max(O::max(u.x, u.y), u.rho);
+    const M is_lost = O::le(reach, V{});
+    u.x /= reach;
+    u.y /= reach;
+    u.rho /= reach;
+    u.q = u.q / reach / reach;
+    const V one = O::splat(1.0), sign = O::select(O::lt(v[2], V{}), -one, one);
+    V along[3] = {u.x, u.y, sign * u.rho};
+    // v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
+    const V normal[3] = {-alpha * u.rho * u.y, -beta * u.rho * u.x, sign * u.x * u.y};
+    const V kept = dot3(normal, normal), dropped = alpha * beta * u.q * dot3(along, along);
+    Spectrum3<L> result;
+    set_curved<L>(along, normal, kept, dropped, result);
+    const M is_polar = at.is_polar | is_lost;
+    result.is_diagonal = at.is_inside | is_polar | at.is_on_edge;
+    V edge[3];
+    edge_spectrum(alpha, v, edge);
+    for (int i = 0; i < 3; ++i) {
+      const V outside = O::select(is_polar, one, edge[i]);
+      result.diagonal[i] = O::select(at.is_inside, V{}, outside);
+    }
+    return result;
+  }
+
+  static void project(double alpha, const V* v, V* out) {
+    const Regions at = regions(alpha, v);
+    const Nearest u = nearest(alpha, v);
+    const V curved[3] = {u.x, u.y, O::select(O::lt(v[2], V{}), -u.rho, u.rho)};
+    const V edge[3] = {O::max(v[0], V{}), O::max(v[1], V{}), V{}};
+    for (int i = 0; i < 3; ++i) {
+      const V flat = O::select(at.is_on_edge, edge[i], curved[i]);
+      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
+    }
+  }
+
+ private:
+  // Beyond, ρ or |z| − ρ is zero, to rounding and far more.
+  static constexpr double kLargestSigma = 600.0, kSmallestShare = 1e-150;
+  static constexpr int kMaxShadowSteps = 20;
+
+  struct Regions {
+    M is_inside, is_polar, is_on_edge;
+  };
+  struct Nearest {
+    V x, y, rho, q;  // X, Y, ρ and q = ρ(|z|−ρ)
+  };
+
+  /// a^α b^ᾱ for positive a, b.
+  static CVXLAYER_INLINE V weighted_mean(double alpha, V a, V b) {
+    return E::exp(alpha * E::log(a) + (1.0 - alpha) * E::log(b));
+  }
+
+  /// ν > 0 with ν + 2α log(1 + ᾱr/2α) + 2ᾱ log(1 + αr/2ᾱ) = c and r = 1 − e^−ν. The left side is
+  /// concave with a slope between 1 and 2, so Newton's method from c/2 increases to the root.
+  static V shadow(double alpha, V c) {
+    const double beta = 1.0 - alpha, a = 0.5 * beta / alpha, b = 0.5 * alpha / beta;
+    V nu = 0.5 * c;
+    M is_searching = O::gt(c, V{});
+    for (int step = 0; step < kMaxShadowSteps && O::any(is_searching); ++step) {
+      const V e = E::exp(-nu), r = 1.0 - e;
+      const V value = nu + 2.0 * alpha * E::log1p(a * r) + 2.0 * beta * E::log1p(b * r) - c;
+      const V slope = 1.0 + e * (beta / (1.0 + a * r) + alpha / (1.0 + b * r));
+      const V change = value / slope;
+      nu = O::select(is_searching, nu - change, nu);
+      // The next step would be about the square of this one.
+      is_searching = is_searching & O::gt(O::abs(change), 1e-8 * O::min(nu, O::splat(1.0)));
+    }
+    return nu;
+  }
+
+  static Regions regions(double alpha, const V* v) {
+    const V x = v[0], y = v[1], z = O::abs(v[2]), zero{};
+    const double beta = 1.0 - alpha;
+    Regions at;
+    at.is_inside = O::ge(x, zero) & O::ge(y, zero) & O::ge(weighted_mean(alpha, x, y), z);
+    at.is_polar = O::le(x, zero) & O::le(y, zero) &
+                  O::ge(weighted_mean(alpha, x * (-1.0 / alpha), y * (-1.0 / beta)), z);
+    at.is_on_edge = O::le(z, kSmallestShare * O::max(O::abs(x), O::abs(y)));
+    return at;
+  }
+
+  /// I − D in the limit z → 0 where one coordinate is not positive and the other is.
+  static void edge_spectrum(double alpha, const V* v, V* out) {
+    const M is_first = O::le(v[0], V{});
+    const V one = O::splat(1.0);
+    const V exponent = O::select(is_first, O::splat(alpha), O::splat(1.0 - alpha));
+    const V negative = O::select(is_first, -v[0], -v[1]),
+            positive = O::select(is_first, v[1], v[0]);
+    const V middle =
+        O::select(O::gt(positive, V{}), 2.0 * negative / (positive + 2.0 * negative), one);
+    out[0] = O::select(O::gt(v[0], V{}), V{}, one);
+    out[1] = O::select(O::gt(v[1], V{}), V{}, one);
+    out[2] = O::select(O::lt(exponent, O::splat(0.5)), V{},
+                       O::select(O::gt(exponent, O::splat(0.5)), one, middle));
+  }
+
+  static Nearest nearest(double alpha, const V* v) {
+    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z);
+    const V e = E::exp(0.5 * sigma);
+    const V root_q = z / (e + 1.0 / e);
+    Nearest u;
+    u.x = larger_root(v[0], __builtin_sqrt(alpha) * root_q);
+    u.y = larger_root(v[1], __builtin_sqrt(1.0 - alpha) * root_q);
+    u.rho = z / (1.0 + E::exp(-sigma));
+    u.q = root_q * root_q;
+    return u;
+  }
+
+  /// The positive X with X (X − linear) = constant², without cancellation.
+  static CVXLAYER_INLINE V larger_root(V linear, V constant) {
+    const V distance = hypotenuse<L>(0.5 * linear, constant), half = 0.5 * O::abs(linear);
+    return O::select(O::gt(linear, V{}), half + distance,
+                     constant * (constant / (half + distance)));
+  }
+
+  /// √(1 + t²) and asinh t.
+  static CVXLAYER_INLINE V root_of_one_plus_square(V t) {
+    const V size = O::abs(t);
+    return O::select(O::gt(size, O::splat(1e100)), size, O::sqrt(1.0 + size * size));
+  }
+  static CVXLAYER_INLINE V asinh(V t, V root) {
+    const V size = O::abs(t), value = E::log1p(size + size * (size / (1.0 + root)));
+    return O::select(O::lt(t, V{}), -value, value);
+  }
+
+  /// σ with ρ : (|z|−ρ) = e^σ : 1, the root of σ − 2α ξ − 2ᾱ η = α log α + ᾱ log ᾱ.
+  static V log_ratio(double alpha, V x, V y, V z) {
+    const double beta = 1.0 - alpha;
+    const V a = x / (z * __builtin_sqrt(alpha)), b = y / (z * __builtin_sqrt(beta));
+    const double offset = alpha * __builtin_log(alpha) + beta * __builtin_log(beta);
+    const auto balance = [=](V sigma, V& value, V& slope) {
+      const V e = E::exp(0.5 * sigma), inverse = 1.0 / e;
+      const V cosh = 0.5 * (e + inverse), sinh = 0.5 * (e - inverse);
+      const V root_a = root_of_one_plus_square(a * cosh);
+      const V root_b = root_of_one_plus_square(b * cosh);
+      const V sum = alpha * asinh(a * cosh, root_a) + beta * asinh(b * cosh, root_b);
+      value = sigma - 2.0 * sum - offset;
+      slope = 1.0 - alpha * (a * sinh / root_a) - beta * (b * sinh / root_b);
+    };
+    // Close to the boundary of K, and of the polar, the left side is constant but for e^∓σ.
+    const V flat = 2.0 * (1.0 + alpha / (a * a) + beta / (b * b));
+    const V size = 2.0 * (alpha * E::log(O::abs(x) / z) + beta * E::log(O::abs(y) / z));
+    V start = V{};
+    start = O::select(O::gt(a, V{}) & O::gt(b, V{}), -E::log(-size / flat), start);
+    start = O::select(O::lt(a, V{}) & O::lt(b, V{}), E::log((2.0 * offset - size) / flat), start);
+    start = O::select(O::is_finite(start), start, V{});
+    const V limit = O::splat(kLargestSigma);
+    start = O::min(O::max(start, -limit), limit);
+    return find_root<L>(balance, start, -limit, limit);
+  }
+};
+
+template <class L>
+using PowerScaling = ThreeDimensionalScaling<L, Power>;
+template <class L>
+using PowerProjection = ThreeDimensionalProjection<L, Power>;
+
+}  // namespace cvxlayer::CVXLAYER_ISA
