@@ -14,12 +14,14 @@ from cvxlayer.program.parameters import from_coordinates, to_coordinates
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
 from tests.catalog.constraint_kinds import CONSTRAINT_KINDS, ConstraintKind
+from tests.catalog.slopes import slope_by_differences, slope_by_gradient
 
 TIGHT = Settings(eps_abs=1e-10, eps_rel=1e-10)
 CVXPY_OPTIONS = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
 # Interior points stop at 1e-10 in the objective, at its root in solution and dual.
 DUAL_TOLERANCE = 1e-4
 STEP = 1e-3
+GRADIENT_TOLERANCE = 1e-6
 
 each_kind = pytest.mark.parametrize("kind", CONSTRAINT_KINDS, ids=str)
 
@@ -79,6 +81,20 @@ def test_solution_and_duals_are_those_of_cvxpy(kind: ConstraintKind, rng: Any) -
         assert dual.shape == variable.shape
         expected = np.asarray(variable.value).reshape(dual.shape)
         np.testing.assert_allclose(dual, expected, atol=DUAL_TOLERANCE)
+
+
+@each_kind
+def test_the_gradient_of_solution_and_duals_is_their_slope(kind: ConstraintKind, rng: Any) -> None:
+    problem, parameters, variables = kind.build()
+    (constraint,) = problem.constraints
+    duals = constraint.dual_variables
+    program = compile_problem(problem, parameters, [*variables, *duals])
+    values, change = kind.draw(rng), kind.draw(rng)
+    weights = [rng.normal(size=(1, spec.size)) for spec in program.outputs]
+    slope, residual = slope_by_gradient(program, values, change, weights)
+    assert residual < 1e-8
+    expected = slope_by_differences(program, values, change, weights)
+    assert slope == pytest.approx(expected, rel=GRADIENT_TOLERANCE, abs=GRADIENT_TOLERANCE)
 
 
 def test_an_approximated_constraint_has_no_dual() -> None:

@@ -22,6 +22,7 @@ from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
 from tests.catalog.dpp_problems import DppCase
 from tests.catalog.geometric_programs import GEOMETRIC_PROGRAMS
+from tests.catalog.slopes import slope_by_differences, slope_by_gradient
 
 TIGHT = Settings(eps_abs=1e-10, eps_rel=1e-10)
 CVXPY_OPTIONS = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
@@ -78,6 +79,20 @@ def test_the_gradient_of_the_value_is_the_slope_of_the_value(case: DppCase, rng:
 
     slope = (value(STEP) - value(-STEP)) / (2 * STEP)
     assert derivative == pytest.approx(slope, rel=1e-4, abs=1e-4)
+
+
+@each_case
+def test_the_gradient_of_the_solution_is_its_slope(case: DppCase, rng: Any) -> None:
+    problem, parameters, variables = case.build()
+    duals = [constraint.dual_variables[0] for constraint in problem.constraints]
+    program = compile_problem(problem, parameters, [*variables, *duals], gp=True)
+    values = case.sample(rng)
+    change = [np.asarray(v * rng.normal(size=np.shape(v))) for v in values]
+    weights = [rng.normal(size=(1, spec.size)) for spec in program.outputs]
+    slope, residual = slope_by_gradient(program, values, change, weights)
+    assert residual < 1e-8
+    expected = slope_by_differences(program, values, change, weights)
+    assert slope == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_a_batch_with_a_shared_parameter_equals_its_single_solves() -> None:

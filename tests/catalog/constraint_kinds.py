@@ -14,7 +14,7 @@ HAS_STACKS = not cp.__version__.startswith("1.7")
 """Whether this CVXPY has expressions of more than two dimensions."""
 
 _CONSTANTS = np.random.default_rng(11)
-_EXPONENTS = _CONSTANTS.uniform(0.2, 0.8, size=(2, 3))
+_EXPONENTS = _CONSTANTS.uniform(0.2, 0.8, size=(2, 2))
 
 
 def _weights(*shape: int) -> np.ndarray:
@@ -90,8 +90,8 @@ CONSTRAINT_KINDS = [
     ConstraintKind("SOC of rows", ((2,), (2, 3)), lambda t, X: cp.SOC(t, X, axis=1)),
     ConstraintKind("PSD", ((3, 3),), cp.PSD, attributes=("symmetric",)),
     ConstraintKind("PSD of the symmetric part", ((3, 3),), cp.PSD),
-    ConstraintKind("ExpCone", ((2, 3),) * 3, cp.ExpCone),
-    ConstraintKind("PowCone3D", ((2, 3),) * 3, lambda *a: cp.PowCone3D(*a, _EXPONENTS)),
+    ConstraintKind("ExpCone", ((2, 2),) * 3, cp.ExpCone),
+    ConstraintKind("PowCone3D", ((2, 2),) * 3, lambda *a: cp.PowCone3D(*a, _EXPONENTS)),
     ConstraintKind("PowCone3D of numbers", ((),) * 3, lambda *a: cp.PowCone3D(*a, 0.3)),
     ConstraintKind("PowConeND of columns", ((5, 2), (2,)), lambda W, z: cp.PowConeND(W, z, _LONG)),
     ConstraintKind(
