@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.coordinates import Coordinates
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.objective import add_value_cotangent, objective_value
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
@@ -60,6 +61,7 @@ class ProgramSolution:
     Attributes:
         program: what was solved.
         values: the values it was solved at, one array for each parameter.
+        theta: the same as the coordinates in which the cone programs are affine.
         batch: the cone programs.
         cone: their solutions, in canonical scaling.
         has_solution: which instances have one.
@@ -72,6 +74,7 @@ class ProgramSolution:
 
     program: CompiledProgram
     values: tuple[np.ndarray, ...]
+    theta: tuple[np.ndarray, ...]
     batch: ConeProgramBatch
     cone: ConeSolution
     has_solution: Bool[np.ndarray, " batch"]
@@ -84,16 +87,18 @@ class ProgramSolution:
     def value(self) -> Float[np.ndarray, " batch"]:
         """Optimal objective in the user's sense.
 
-        As CVXPY reports it: ±∞ for infeasible and unbounded rows, NaN for other failures.
+        As CVXPY reports it: ±∞ for infeasible and unbounded rows (∞ and 0 of a geometric
+        program), NaN for other failures.
         """
-        program = self.program.program
+        program, recovery = self.program.program, self.program.recovery
         value = objective_value(self.batch, self.cone.x)
-        value += program.objective_constant.evaluate(program.stack(self.values))
+        value += program.objective_constant.evaluate(program.stack(self.theta))
         if self.failed is not None:
             value[self.failed] = np.nan
         value[self.cone.status == Status.INFEASIBLE] = np.inf
         value[self.cone.status == Status.UNBOUNDED] = -np.inf
-        return self.program.recovery.sign * value
+        value = recovery.sign * value
+        return np.exp(value) if recovery.is_log_objective else value
 
     def dual(self, constraint: Any) -> tuple[Float[np.ndarray, "batch _"], ...]:
         """Return the dual variables of a constraint, in the order of its `dual_variables`.
@@ -106,7 +111,7 @@ class ProgramSolution:
         """
         threads = count_threads(self.settings.threads)
         return tuple(
-            _read(self.cone, self.failed, self.program.recovery.duals[place], self.values, threads)
+            _read(self.cone, self.failed, self.program.recovery.duals[place], self.theta, threads)
             for place in self.program.recovery.find_duals(constraint)
         )
 
@@ -120,11 +125,13 @@ class CompiledProgram:
 
     Attributes:
         parameters: the inputs, in call order.
-        program: the reduced cone program, affine in the parameters.
+        coordinates: θ, made of the values of the parameters.
+        program: the reduced cone program, affine in θ.
         recovery: the way back to the user's variables and duals.
     """
 
     parameters: tuple[ParameterSpec, ...]
+    coordinates: Coordinates
     program: ParametricConeProgram
     recovery: Recovery
     # What backends and derivatives prepared for the structure; a cache, never pickled.
@@ -136,6 +143,13 @@ class CompiledProgram:
     def outputs(self) -> tuple[OutputSpec, ...]:
         """The outputs, in call order."""
         return tuple(output.spec for output in self.recovery.outputs)
+
+    @property
+    def infinite_sides(self) -> tuple[np.ndarray, ...]:
+        """Where the entries of each parameter may be infinite; see `find_infinite_sides`."""
+        ends = np.cumsum(self.program.parameter_sizes, dtype=np.intp)
+        sides = np.split(self.program.infinite_sides, ends[:-1]) if len(ends) else []
+        return self.coordinates.legal_infinities(sides, len(self.parameters))
 
     def dual_specs(self, constraint: Any) -> tuple[OutputSpec, ...]:
         """Return name and shape of each dual variable of a constraint.
@@ -158,7 +172,8 @@ class CompiledProgram:
 
         Args:
             values: one float64 C-contiguous array for each parameter, (1, size) when all
-                instances share it, else (batch, size), flattened in C order.
+                instances share it, else (batch, size), flattened in C order; complex ones
+                as `program.parameters.to_coordinates` gives them.
             backend: the solver.
             settings: its settings.
             batch: number of instances; by default the largest number of rows.
@@ -170,16 +185,18 @@ class CompiledProgram:
             batch = next((len(value) for value in values if len(value) != 1), 1)
         settings = settings or Settings()
         threads = count_threads(settings.threads)
-        cone_programs = self.program.evaluate(values, batch, threads)
+        theta = self.coordinates.apply(values)
+        cone_programs = self.program.evaluate(theta, batch, threads)
         cone = backend.solve(self._prepare(backend), cone_programs, settings)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
         outputs = tuple(
-            _read(cone, failed, output, values, threads) for output in self.recovery.outputs
+            _read(cone, failed, output, theta, threads) for output in self.recovery.outputs
         )
         return ProgramSolution(
             self,
             tuple(values),
+            theta,
             cone_programs,
             cone,
             has_solution,
@@ -220,7 +237,8 @@ class CompiledProgram:
         if needs is None:
             needs = [True] * len(self.parameters)
         threads = count_threads(solution.settings.threads)
-        adjoint = AffineAdjoint(solution.values, needs, threads)
+        part_needs = self.coordinates.spread(needs)
+        adjoint = AffineAdjoint(solution.theta, part_needs, threads)
         cotangents = self._pair_with_outputs(outputs_bar, duals_bar)
         x_bar, y_bar = _pull_back_outputs(solution, cotangents, adjoint, threads)
         residual = None
@@ -235,15 +253,18 @@ class CompiledProgram:
                 x_bar,
                 y_bar,
                 None,
-                needs=self.program.needs(needs),
+                needs=self.program.needs(part_needs),
                 threads=solution.settings.threads,
             )
             self.program.add_adjoint_to(adjoint, cotangent)
             residual = cotangent.residual
         if value_bar is not None:
-            rows = np.where(solution.has_solution, value_bar, 0.0) * self.recovery.sign
-            add_value_cotangent(self.program, adjoint, rows, solution.values, solution.cone)
-        return adjoint.total(), residual
+            rows = self.recovery.sign * value_bar
+            if self.recovery.is_log_objective:
+                rows = rows * solution.value
+            rows = np.where(solution.has_solution, rows, 0.0)
+            add_value_cotangent(self.program, adjoint, rows, solution.theta, solution.cone)
+        return self.coordinates.pull_back(solution.values, adjoint.total()), residual
 
     def _pair_with_outputs(
         self,
@@ -268,7 +289,8 @@ class CompiledProgram:
             return prepared
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("parameters", "program", "recovery")}
+        names = ("parameters", "coordinates", "program", "recovery")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -294,6 +316,11 @@ def _pull_back_outputs(
     for output, cotangent in cotangents:
         if solution.failed is not None:
             cotangent = np.where(solution.failed[:, None], 0.0, cotangent)
+        if output.is_log:
+            own = output.read(solution.cone.x, solution.cone.y, solution.theta, threads)
+            if solution.failed is not None:
+                own[solution.failed] = 0.0
+            cotangent = cotangent * own
         if output.from_x is not None:
             to_x.append((output.from_x, cotangent))
         if output.from_y is not None:
@@ -311,11 +338,11 @@ def _read(
     cone: ConeSolution,
     failed: np.ndarray | None,
     output: RecoveredOutput,
-    values: Sequence[np.ndarray],
+    theta: Sequence[np.ndarray],
     threads: int,
 ) -> Float[np.ndarray, "batch size"]:
     """Return one output of each instance, NaN where there is no solution."""
-    rows = output.read(cone.x, cone.y, values, threads)
+    rows = output.read(cone.x, cone.y, theta, threads)
     if failed is not None:
         rows[failed] = np.nan
     return rows
@@ -324,7 +351,7 @@ def _read(
 def compile_problem(
     problem: Any, parameters: Sequence[Any], variables: Sequence[Any], *, gp: bool = False
 ) -> CompiledProgram:
-    """Compile a DPP problem.
+    """Compile a DPP problem, or with `gp` a log-log convex one (DGP).
 
     Args:
         problem: a `cvxpy.Problem`, to minimize or to maximize.
@@ -335,7 +362,7 @@ def compile_problem(
         gp: whether the problem is a geometric program.
 
     Raises:
-        NotDppError: the problem is not DCP or not DPP; names the expression.
+        NotDppError: the problem is not DCP (DGP) or not DPP; names the expression.
         ValueError: `parameters` or `variables` do not fit the problem.
         UnsupportedProblemError: the problem is valid but outside what we can solve.
     """
@@ -343,7 +370,9 @@ def compile_problem(
     from cvxlayer.canonicalize.assemble import canonicalize
 
     canonical = canonicalize(problem, parameters, variables, gp=gp)
-    return CompiledProgram(canonical.parameters, canonical.program, canonical.recovery)
+    return CompiledProgram(
+        canonical.parameters, canonical.coordinates, canonical.program, canonical.recovery
+    )
 
 
 @functools.cache

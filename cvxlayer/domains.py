@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Shaped
 
 from cvxlayer.program.inspection import is_positive_definite, is_symmetric
 from cvxlayer.program.parameters import ParameterDomain
 
-_Stack = Float[np.ndarray, "rows ..."]
+_Stack = Shaped[np.ndarray, "rows ..."]
 _Verdict = Bool[np.ndarray, " rows"]
 # Which rows break the rule, or None where it is plain that none does.
 _Rule = Callable[[np.ndarray, float], np.ndarray | None]
@@ -32,7 +32,7 @@ def find_violation(
 
     Args:
         domain: what was declared.
-        values: one value per row, in the user's scaling, without NaN.
+        values: one value per row, real or complex, in the user's scaling, without NaN.
         epsilon: machine epsilon of the dtype in which the values were given.
         threads: threads over the stack.
 
@@ -41,7 +41,10 @@ def find_violation(
     """
     for field, rule, words in _RULES:
         if getattr(domain, field):
-            is_surely = _USUAL.get(field)
+            if field in ("is_psd", "is_nsd") and np.iscomplexobj(values):
+                values = _real_block(values)
+            is_plain = values.ndim == 3 and not np.iscomplexobj(values)
+            is_surely = _USUAL.get(field) if is_plain else None
             if is_surely is not None and is_surely(values, threads):
                 continue
             wrong = rule(values, epsilon)
@@ -56,6 +59,12 @@ def find_violation(
         if wrong.any():
             return wrong, "zero outside its declared `sparsity`"
     return None
+
+
+def _real_block(values: _Stack) -> _Stack:
+    """Return real symmetric matrices that are semidefinite with Hermitian ones."""
+    real, imaginary = np.real(values), np.imag(values)
+    return np.block([[real, -imaginary], [imaginary, real]])
 
 
 def _scale(values: _Stack, epsilon: float) -> np.ndarray:
@@ -85,6 +94,15 @@ def _is_not_symmetric(values: _Stack, epsilon: float) -> _Verdict:
     return _any_entry(np.abs(values - transposed) > _scale(values, epsilon))
 
 
+def _is_not_hermitian(values: _Stack, epsilon: float) -> _Verdict | None:
+    distance = np.abs(values - values.swapaxes(-1, -2).conj())
+    return _any_entry(distance > _scale(values, epsilon)) if distance.any() else None
+
+
+def _is_not_imaginary(values: _Stack, epsilon: float) -> _Verdict:
+    return _any_entry(np.abs(np.real(values)) > _scale(values, epsilon))
+
+
 def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
     off_diagonal = ~np.eye(values.shape[-1], dtype=bool)
     return _any_entry((np.abs(values) > _scale(values, epsilon)) & off_diagonal)
@@ -96,9 +114,9 @@ def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict | None:
     shift = rounding * np.max(np.abs(values), axis=(-1, -2), initial=1.0, keepdims=True)
     shifted = values + shift * np.eye(dimension)
     # Many times cheaper than eigenvalues.
-    if is_positive_definite(shifted, 1):
+    if is_positive_definite(shifted.reshape(-1, dimension, dimension), 1):
         return None
-    return np.linalg.eigvalsh(shifted).min(axis=-1, initial=np.inf) < 0
+    return _any_entry(np.linalg.eigvalsh(shifted) < 0)
 
 
 def _is_not_integer(values: _Stack, epsilon: float) -> _Verdict:
@@ -139,6 +157,8 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
     ("is_integer", _is_not_integer, "integer (`integer=True`)"),
     ("is_diag", _is_not_diagonal, "diagonal (`diag=True`)"),
     ("is_symmetric", _is_not_symmetric, "symmetric"),
+    ("is_hermitian", _is_not_hermitian, "Hermitian"),
+    ("is_imag", _is_not_imaginary, "imaginary (`imag=True`)"),
     ("is_psd", _has_negative_eigenvalue, "positive semidefinite (`PSD=True`)"),
     (
         "is_nsd",

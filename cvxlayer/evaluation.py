@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Inexact
 
 from cvxlayer.compiler import CompiledProgram, ProgramSolution, compile_problem
 from cvxlayer.errors import (
@@ -28,9 +27,14 @@ from cvxlayer.errors import (
     Status,
 )
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
-from cvxlayer.options import LayerOptions, OnFailure, refuse_geometric, resolve_options
+from cvxlayer.options import LayerOptions, OnFailure, resolve_options
 from cvxlayer.program.engine import count_threads
-from cvxlayer.program.parameters import OutputSpec, ParameterSpec
+from cvxlayer.program.parameters import (
+    OutputSpec,
+    ParameterSpec,
+    from_coordinates,
+    to_coordinates,
+)
 from cvxlayer.program.solution import Residuals, Solution, SolvedBy
 from cvxlayer.solve.backend import parse_settings
 
@@ -46,7 +50,8 @@ class Reading:
     """Some arrays of an answer with the adjoint of the map from the inputs to them.
 
     Attributes:
-        arrays: batch dimensions first, float64; NaN in rows without a solution.
+        arrays: batch dimensions first, float64, complex128 for complex variables; NaN in rows
+            without a solution.
         pull_back: their cotangents (None for zero) ↦ cotangents of the inputs, in the
             shapes the inputs were given in. Rows without a solution contribute exactly
             zero, whatever their cotangents hold: these are often NaN because the rows are.
@@ -121,21 +126,24 @@ class Evaluation:
     ) -> tuple[np.ndarray, ...]:
         batch_shape = self.inputs.batch_shape
         return tuple(
-            row.reshape(batch_shape + spec.shape) for row, spec in zip(rows, specs, strict=True)
+            from_coordinates(spec, row, batch_shape) for row, spec in zip(rows, specs, strict=True)
         )
 
-    def _rows(self, cotangent: np.ndarray | None) -> np.ndarray | None:
-        """Return a cotangent as one contiguous row per instance."""
-        if cotangent is None:
-            return None
-        shape = cotangent.shape[len(self.inputs.batch_shape) :]
-        return np.ascontiguousarray(cotangent).reshape(self.inputs.size, math.prod(shape))
+    @staticmethod
+    def _rows(
+        cotangents: Sequence[np.ndarray | None], specs: Sequence[OutputSpec]
+    ) -> list[np.ndarray | None]:
+        """Return each cotangent as one contiguous row per instance."""
+        return [
+            None if cotangent is None else to_coordinates(spec, cotangent)
+            for cotangent, spec in zip(cotangents, specs, strict=True)
+        ]
 
     def pull_back_outputs(
         self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
     ) -> tuple[np.ndarray | None, ...]:
         """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
-        rows = [self._rows(cotangent) for cotangent in cotangents]
+        rows = self._rows(cotangents, self.solution.program.outputs)
         return self._finish(self.solution.program.vjp(self.solution, rows, None, needs))
 
     def _pull_back_value(
@@ -151,7 +159,7 @@ class Evaluation:
     ) -> tuple[np.ndarray | None, ...]:
         program = self.solution.program
         none = [None] * len(program.outputs)
-        bars = [(constraint, [self._rows(cotangent) for cotangent in cotangents])]
+        bars = [(constraint, self._rows(cotangents, program.dual_specs(constraint)))]
         return self._finish(program.vjp(self.solution, none, None, needs, duals_bar=bars))
 
     def _finish(
@@ -205,14 +213,14 @@ class Evaluator:
 
     def evaluate(
         self,
-        arrays: Sequence[Float[np.ndarray, "..."]],
+        arrays: Sequence[Inexact[np.ndarray, "..."]],
         epsilons: Sequence[float],
         solver_args: Mapping[str, Any] | None = None,
     ) -> Evaluation:
         """Check the values, solve the batch and warn about rows that ended early.
 
         Args:
-            arrays: float64, one per parameter, any leading batch dimensions.
+            arrays: float64 or complex128, one per parameter, any leading batch dimensions.
             epsilons: machine epsilon of the dtype each value was given in.
             solver_args: override those of the layer.
 
@@ -271,14 +279,13 @@ def build_evaluator(
         problem: a `cvxpy.Problem`, or a `CompiledProgram`.
         parameters: inputs in call order; None with a compiled program.
         variables: outputs in call order; None with a compiled program.
-        gp: must be False in this version.
+        gp: whether the problem is a geometric program.
         options: see `resolve_options`.
 
     Raises:
         ParameterValueError: parameters or variables are missing, or given though the
             program was compiled with its own.
     """
-    refuse_geometric(gp)
     resolved = resolve_options(**options)
     if isinstance(problem, CompiledProgram):
         if parameters is not None or variables is not None:
@@ -294,14 +301,13 @@ def build_evaluator(
             "parameters, then the list of the variables to return."
         )
     else:
-        program = compile_problem(problem, parameters, variables)
+        program = compile_problem(problem, parameters, variables, gp=gp)
     return Evaluator(program, resolved, _rules(program))
 
 
 def _rules(program: CompiledProgram) -> tuple[InputRule, ...]:
-    ends = np.cumsum(program.program.parameter_sizes, dtype=np.intp)
-    sides = np.split(program.program.infinite_sides, ends[:-1])
-    return tuple(InputRule.of(*pair) for pair in zip(program.parameters, sides, strict=False))
+    pairs = zip(program.parameters, program.infinite_sides, strict=True)
+    return tuple(InputRule.of(*pair) for pair in pairs)
 
 
 def _levels_to_caller() -> int:

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Inexact, Int
 
 from cvxlayer.domains import find_violation
 from cvxlayer.errors import ParameterValueError, ShapeError, suggest
 from cvxlayer.program.inspection import is_finite
-from cvxlayer.program.parameters import ParameterSpec
+from cvxlayer.program.parameters import ParameterSpec, from_coordinates, to_coordinates
 
 _CALL_OPTIONS = ("solver_args", "warm_start")
 
@@ -49,7 +49,8 @@ class InputBatch:
     """The values of one call, one row per instance.
 
     Attributes:
-        values: per parameter (B, size), or (1, size) where all instances share one value.
+        values: per parameter (B, size), or (1, size) where all instances share one value; of
+            complex parameters the coordinates.
         batch_shape: the leading dimensions of all inputs, broadcast; B is their product.
         input_batch_shapes: the leading dimensions each input had.
         rules: what each satisfied.
@@ -74,22 +75,21 @@ class InputBatch:
 
     def sum_to_input(
         self, index: int, cotangent: Float[np.ndarray, "batch_or_1 size"]
-    ) -> Float[np.ndarray, "..."]:
+    ) -> Inexact[np.ndarray, "..."]:
         """Return the cotangent of input `index` in the shape it was given in.
 
         The adjoint of broadcasting: rows that came from one value are added up.
         """
-        own, full = self.input_batch_shapes[index], self.batch_shape
-        shape = own + self.rules[index].spec.shape
+        own, full, spec = self.input_batch_shapes[index], self.batch_shape, self.rules[index].spec
         if self.has_infinite:
             # Exactly zero: what made the bound infinite may multiply by infinity again.
             cotangent = np.where(np.isinf(self.values[index]), 0.0, cotangent)
         if own == full or math.prod(own) == 1:
-            return cotangent.reshape(shape)
+            return from_coordinates(spec, cotangent, own)
         padded = (1,) * (len(full) - len(own)) + own
         repeated = tuple(axis for axis, length in enumerate(padded) if length != full[axis])
         summed = cotangent.reshape(*full, cotangent.shape[1]).sum(axis=repeated, keepdims=True)
-        return summed.reshape(shape)
+        return from_coordinates(spec, summed, own)
 
 
 def bind_values(
@@ -136,7 +136,7 @@ def bind_values(
 
 def batch_inputs(
     rules: tuple[InputRule, ...],
-    arrays: Sequence[Float[np.ndarray, "..."]],
+    arrays: Sequence[Inexact[np.ndarray, "..."]],
     epsilons: Sequence[float],
     threads: int = 1,
 ) -> InputBatch:
@@ -144,7 +144,8 @@ def batch_inputs(
 
     Args:
         rules: one per parameter, in call order.
-        arrays: one value per parameter, float64, any number of leading batch dimensions.
+        arrays: one value per parameter, float64 or complex128, any number of leading batch
+            dimensions.
         epsilons: machine epsilon of the dtype each value was given in; what counts as
             rounding at the border of a domain.
         threads: threads over the batch.
@@ -163,7 +164,12 @@ def batch_inputs(
         if num_batch < 0 or array.shape[num_batch:] != spec.shape:
             raise _wrong_shape(spec, array.shape)
         batch_shape = array.shape[:num_batch]
-        value = np.ascontiguousarray(array).reshape(math.prod(batch_shape), spec.size)
+        if np.iscomplexobj(array) and not spec.is_complex:
+            raise ParameterValueError(
+                f"The value of `{spec.name}` is complex; the parameter is real. Pass its real "
+                "part, or declare the parameter with `complex=True`."
+            )
+        value = to_coordinates(spec, array)
         has_infinite |= not _is_finite(rule, value, batch_shape, threads)
         if rule.has_domain:
             _check_domain(spec, value, batch_shape, epsilon, threads)
@@ -236,7 +242,7 @@ def _check_domain(
     epsilon: float,
     threads: int,
 ) -> None:
-    stack = value.reshape(value.shape[0], *spec.shape)
+    stack = from_coordinates(spec, value, (value.shape[0],))
     violation = find_violation(spec.domain, stack, epsilon, threads)
     if violation is not None:
         wrong, words = violation

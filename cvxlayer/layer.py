@@ -13,6 +13,7 @@ import numpy as np
 from cvxlayer.errors import ParameterValueError
 from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
 from cvxlayer.options import refuse_warm_start
+from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
 
@@ -29,7 +30,7 @@ class Layer:
             compiled program.
         variables: what to return, in order: variables, and duals as
             `constraint.dual_variables[i]`; left out for a compiled program.
-        gp: not available in this version.
+        gp: whether the problem is a geometric program (DGP) rather than a DCP one.
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
@@ -87,7 +88,8 @@ class Layer:
             named: values by the name of their parameter.
 
         Returns:
-            One array per variable, of the dtype that the values promote to.
+            One array per variable, of the dtype that the values promote to, or for complex
+            variables the complex dtype that goes with it.
 
         Raises:
             ShapeError: a value has the wrong shape, or batch dimensions do not broadcast.
@@ -149,24 +151,26 @@ def _has_torch(values: Sequence[Any]) -> bool:
 def _evaluate(
     evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
 ) -> tuple[Evaluation, np.dtype]:
-    """Evaluate at NumPy values; also return the dtype they promote to."""
+    """Evaluate at NumPy values; also return the dtype of real results."""
     arrays: list[np.ndarray] = []
     epsilons: list[float] = []
     # Python numbers take part as such, so that they do not widen float32 (NEP 50).
     promoting: list[Any] = []
     for rule, value in zip(evaluator.rules, values, strict=True):
-        array = _as_array(rule.spec.name, value)
-        is_float = array.dtype.kind == "f"
-        epsilons.append(float(np.finfo(array.dtype).eps) if is_float else 0.0)
-        promoting.append(value if type(value) in (int, float) else array.dtype)
-        arrays.append(array.astype(np.float64, copy=False))
+        array = _as_array(rule.spec, value)
+        is_inexact = array.dtype.kind in "fc"
+        epsilons.append(float(np.finfo(array.dtype).eps) if is_inexact else 0.0)
+        promoting.append(value if type(value) in (int, float, complex) else array.dtype)
+        wide = np.complex128 if array.dtype.kind == "c" else np.float64
+        arrays.append(array.astype(wide, copy=False))
     dtype = np.result_type(*promoting) if promoting else np.dtype(np.float64)
-    if dtype.kind != "f":
+    if dtype.kind not in "fc":
         dtype = np.dtype(np.float64)
-    return evaluator.evaluate(arrays, epsilons, solver_args), dtype
+    return evaluator.evaluate(arrays, epsilons, solver_args), np.empty(0, dtype).real.dtype
 
 
-def _as_array(name: str, value: Any) -> np.ndarray:
+def _as_array(spec: ParameterSpec, value: Any) -> np.ndarray:
+    name = spec.name
     if isinstance(value, np.ma.MaskedArray):
         raise ParameterValueError(
             f"The value of `{name}` is a masked array; a masked entry has no value to solve "
@@ -179,16 +183,24 @@ def _as_array(name: str, value: Any) -> np.ndarray:
             f"The value of `{name}` is not an array of numbers: {error}. Pass an array, or "
             "lists nested to one shape."
         ) from error
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+    largest = {"f": 8, "i": 8, "u": 8, "b": 8, "c": 16 if spec.is_complex else 0}
+    if array.dtype.itemsize > largest.get(array.dtype.kind, 0):
+        allowed = "complex64, complex128 or real" if spec.is_complex else "real"
         raise ParameterValueError(
-            f"The value of `{name}` has the dtype {array.dtype}; it must be real: float16, "
-            "float32, float64 or an integer. Convert it with `.astype(float)`."
+            f"The value of `{name}` has the dtype {array.dtype}; it must be {allowed}: float16, "
+            "float32, float64 or an integer. Convert it with "
+            f"`.astype({'complex' if spec.is_complex else 'float'})`."
         )
     return array
 
 
 def _cast(reading: Reading, dtype: np.dtype) -> tuple[np.ndarray, ...]:
-    return tuple(array.astype(dtype, copy=False) for array in reading.arrays)
+    """Return the arrays with a dtype, the complex ones with the complex dtype that holds it."""
+    wide = np.result_type(dtype, np.complex64)
+    return tuple(
+        array.astype(wide if array.dtype.kind == "c" else dtype, copy=False)
+        for array in reading.arrays
+    )
 
 
 def _report(evaluation: Evaluation, dtype: np.dtype) -> Solution[Any]:

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from cvxlayer.errors import OptionError, UnsupportedProblemError, suggest
+from cvxlayer.errors import OptionError, suggest
 from cvxlayer.solve.backend import AbstractBackend, Settings, parse_settings
 from cvxlayer.solve.registry import get_backend
 
@@ -80,19 +80,6 @@ def resolve_options(
     backend = get_backend(solver)
     settings = parse_settings(backend, solver_args, Settings(verbose=verbose))
     return LayerOptions(backend, settings, OnFailure(on_failure))
-
-
-def refuse_geometric(gp: bool) -> None:
-    """Refuse `gp=True`, which this version cannot compile.
-
-    Raises:
-        UnsupportedProblemError: `gp` is true.
-    """
-    if gp:
-        raise UnsupportedProblemError(
-            "`gp=True` asks for a geometric program; this version compiles DCP problems only. "
-            "Write the problem in the logarithms of its variables and leave `gp` out."
-        )
 
 
 def refuse_warm_start(warm_start: Any) -> None:

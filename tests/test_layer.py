@@ -20,7 +20,6 @@ from cvxlayer.errors import (
     ParameterValueError,
     ShapeError,
     SolverError,
-    UnsupportedProblemError,
 )
 from cvxlayer.program.solution import SolvedBy
 from tests.catalog.problems import PROBLEMS, WITH_CLOSED_FORM, case_named
@@ -255,8 +254,8 @@ def test_unknown_options_of_a_call_are_refused():
         between()(*values, warm_start=[])
 
 
-def test_geometric_programs_are_refused_for_now():
-    with pytest.raises(UnsupportedProblemError, match="geometric program"):
+def test_a_problem_is_judged_by_the_rules_asked_for():
+    with pytest.raises(NotDppError, match="In a geometric program all are"):
         between(gp=True)
 
 

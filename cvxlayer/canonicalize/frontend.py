@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.canonicalize.answer import selection
+from cvxlayer.canonicalize.cone_solver import CONES, ConeFormSolver
 from cvxlayer.canonicalize.form import CanonicalForm, border
 from cvxlayer.canonicalize.leaves import (
     canonical_from_full,
@@ -28,13 +29,10 @@ from cvxlayer.canonicalize.leaves import (
 )
 from cvxlayer.canonicalize.prepare import MarkedForm, PreparedProblem
 from cvxlayer.canonicalize.quadratic import FormPlace, absorb
-from cvxlayer.canonicalize.rules import describe_unsupported_cone
+from cvxlayer.canonicalize.real import Part
+from cvxlayer.canonicalize.stand_ins import num_rows
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import UnsupportedProblemError
-
-# Any solver that keeps quadratic objectives, takes bounds as constraints and has all cones:
-# it is only asked for its form, never to solve.
-_FORM_OF = cp.CLARABEL
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,53 +42,50 @@ class CanonicalizedProblem:
     Attributes:
         form: the cone program.
         sign: −1 for a problem that maximizes.
-        variable_maps: for each variable of the problem, by id: matrix from x to its full
-            value in C order.
-        dual_maps: for each constraint, in order: matrices from y to its dual variables.
+        variable_maps: for each variable of the problem, by id: matrix from x to the
+            coordinates of its full value, or of its logarithm, in C order.
+        dual_maps: for each constraint, in order: matrices from y to its dual variables; None
+            where these are not known.
     """
 
     form: CanonicalForm
     sign: float
     variable_maps: dict[int, sp.csr_array]
-    dual_maps: tuple[tuple[sp.csr_array, ...], ...]
+    dual_maps: tuple[tuple[sp.csr_array, ...] | None, ...]
 
 
-def read_problem(
-    prepared: PreparedProblem, parameters: Sequence[cp.Parameter]
-) -> CanonicalizedProblem:
-    """Read the cone program of a problem that passed `rules.check_problem`.
+def read_problem(prepared: PreparedProblem) -> CanonicalizedProblem:
+    """Read the cone program of a prepared problem.
 
     Raises:
-        UnsupportedProblemError: it needs a cone other than zero, nonnegative and second
-            order, or CVXPY gave a form that keeps part of the constraints elsewhere.
+        UnsupportedProblemError: it needs a cone that we do not know, or CVXPY gave a form that
+            keeps part of the constraints elsewhere.
         ParameterValueError: a parameter that is not an input has no value.
     """
-    original = prepared.original
-    # A fresh Problem, so that the user's own cache of canonical data is left alone.
+    # A fresh Problem, so that the cache of canonical data of another one is left alone.
     fresh = cp.Problem(prepared.rewritten.objective, prepared.rewritten.constraints)
     with warnings.catch_warnings():
         # CVXPY warns its users about what it does itself to parameters with `sparsity=`.
         warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY")
-        arguments, chain, inverse_data = fresh.get_problem_data(_FORM_OF)
+        arguments, chain, inverse_data = fresh.get_problem_data(ConeFormSolver())
     program = arguments["param_prob"]
     _check_nothing_is_elsewhere(program)
-    cones = _read_cones(original, program)
-    form = _read_form(program, _parameter_basis(fresh, program, chain, parameters), cones)
+    form = _read_form(program, _parameter_basis(fresh, program, chain, prepared.inputs))
     variable_maps = {
-        variable.id: _variable_map(variable, program, inverse_data)
-        for variable in original.variables()
+        place: _variable_map(parts, program, inverse_data)
+        for place, parts in prepared.outputs.items()
     }
-    stand_ins = fresh.constraints[: len(original.constraints)]
-    ids = _trace_constraints([constraint.id for constraint in stand_ins], inverse_data)
     rows = _rows_of_constraints(program)
-    dual_maps = tuple(
-        _dual_maps(constraint, rows.get(place), form.A.shape[0])
-        for constraint, place in zip(original.constraints, ids, strict=True)
-    )
-    form = _mark_answers(form, program, variable_maps, set(ids))
+    dual_maps: list[tuple[sp.csr_array, ...] | None] = []
+    user_constraints: set[int] = set()
+    for stand_in in prepared.stand_ins:
+        ids = _trace_constraints([c.id for c in stand_in.constraints], inverse_data)
+        user_constraints.update(ids if stand_in.duals is not None else ())
+        dual_maps.append(stand_in.place([rows.get(i) for i in ids], form.A.shape[0]))
+    form = _mark_answers(form, program, variable_maps, user_constraints)
     form = absorb(form, _places_of_forms(prepared.marked_forms, program, rows, inverse_data))
-    sign = -1.0 if isinstance(original.objective, cp.Maximize) else 1.0
-    return CanonicalizedProblem(form, sign, variable_maps, dual_maps)
+    sign = -1.0 if isinstance(prepared.original.objective, cp.Maximize) else 1.0
+    return CanonicalizedProblem(form, sign, variable_maps, tuple(dual_maps))
 
 
 def _places_of_forms(
@@ -126,13 +121,24 @@ def _check_nothing_is_elsewhere(program: Any) -> None:
         )
 
 
-def _read_cones(problem: cp.Problem, program: Any) -> ConeProduct:
+def _read_cones(program: Any) -> ConeProduct:
     """Return the cones of the rows, which CVXPY orders as `ConeProduct` does."""
     for constraint in program.constraints:
-        if type(constraint).__name__ not in ("Zero", "NonNeg", "SOC"):
-            raise UnsupportedProblemError(describe_unsupported_cone(problem, constraint))
+        if type(constraint) not in CONES:
+            raise UnsupportedProblemError(
+                f"The problem needs a cone of the kind {type(constraint).__name__}, which this "
+                f"version does not know; it knows {', '.join(cone.__name__ for cone in CONES)}. "
+                "Write the atom or constraint behind it with these."
+            )
     dims = program.cone_dims
-    return ConeProduct(int(dims.zero), int(dims.nonneg), tuple(int(d) for d in dims.soc))
+    return ConeProduct(
+        int(dims.zero),
+        int(dims.nonneg),
+        tuple(int(dimension) for dimension in dims.soc),
+        tuple(int(order) for order in dims.psd),
+        int(dims.exp),
+        tuple(float(alpha) for alpha in dims.p3d),
+    )
 
 
 def _trace_constraints(ids: list[int], inverse_data: Sequence[Any]) -> list[int]:
@@ -149,42 +155,40 @@ def _trace_constraints(ids: list[int], inverse_data: Sequence[Any]) -> list[int]
 
 
 def _parameter_basis(
-    problem: cp.Problem, program: Any, chain: Any, parameters: Sequence[cp.Parameter]
+    problem: cp.Problem,
+    program: Any,
+    chain: Any,
+    inputs: Sequence[tuple[cp.Parameter, Any]],
 ) -> sp.csr_array:
     """Return S with [CVXPY's parameters; 1] = S [θ; 1]."""
-    starts = np.cumsum([0, *(parameter.size for parameter in parameters)])
-    start_of = {p.id: int(s) for p, s in zip(parameters, starts, strict=False)}
-    num_parameters = int(starts[-1])
+    from_theta = {parameter.id: matrix for parameter, matrix in inputs}
+    num_theta = inputs[0][1].shape[1] if inputs else 0
     new_ids: dict[int, list[int]] = {}
     for reduction in chain.reductions:
         new_ids.update(getattr(reduction, "param_id_map", {}) or {})
     size_of = {parameter.id: parameter.size for parameter in program.parameters}
     total = sum(size_of.values())
-    rows: list[np.ndarray] = [np.array([total])]
-    columns: list[np.ndarray] = [np.array([num_parameters])]
-    values: list[np.ndarray] = [np.ones(1)]
+    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for parameter in problem.parameters():
         (place,) = new_ids.get(parameter.id, [parameter.id])
         if place not in size_of:
             continue
-        pick = sp.coo_array(canonical_from_full(parameter, size_of[place]))
-        row = pick.row + program.param_id_to_col[place]
-        if parameter.id in start_of:
-            column, value = pick.col + start_of[parameter.id], pick.data
+        pick = canonical_from_full(parameter, size_of[place])
+        if parameter.id in from_theta:
+            block = sp.coo_array(pick @ from_theta[parameter.id])
+            row, column, value = block.row, block.col, block.data
         else:
-            column = np.full(len(row), num_parameters)
-            value = pick.data * full_value(parameter)[pick.col]
-        rows.append(row)
-        columns.append(column)
-        values.append(value)
-    return sp.csr_array(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(total + 1, num_parameters + 1),
-    )
+            value = pick @ full_value(parameter)
+            row, column = np.arange(len(value)), np.full(len(value), num_theta)
+        blocks.append((row + program.param_id_to_col[place], column, value))
+    blocks.append((np.array([total]), np.array([num_theta]), np.ones(1)))
+    row, column, value = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    return sp.csr_array((value, (row, column)), shape=(total + 1, num_theta + 1))
 
 
-def _read_form(program: Any, basis: Any, cones: ConeProduct) -> CanonicalForm:
-    """Read P, q, A and b from CVXPY's tensors."""
+def _read_form(program: Any, basis: Any) -> CanonicalForm:
+    """Read P, q, A, b and the cones from CVXPY's tensors."""
+    cones = _read_cones(program)
     n, m = int(program.x.size), cones.size
     num_parameters = basis.shape[1] - 1
     affine = AffineMatrix.of_tensor(_times(program.A, basis), m, n + 1)
@@ -225,8 +229,14 @@ def _times(tensor: sp.sparray, basis: Any) -> sp.coo_array:
     )
 
 
-def _variable_map(variable: Any, program: Any, inverse_data: Sequence[Any]) -> sp.csr_array:
-    """Return the matrix from x to the full value of a variable."""
+def _variable_map(parts: Sequence[Part], program: Any, inverse_data: Sequence[Any]) -> sp.csr_array:
+    """Return the matrix from x to the coordinates of a variable of the user's."""
+    pieces = [part.matrix @ _full_map(part.leaf, program, inverse_data) for part in parts]
+    return sp.csr_array(sum(pieces[1:], start=pieces[0]))
+
+
+def _full_map(variable: Any, program: Any, inverse_data: Sequence[Any]) -> sp.csr_array:
+    """Return the matrix from x to the full value of a variable that CVXPY got."""
     n = int(program.x.size)
     stored = variable
     for inverse in inverse_data[:-1]:
@@ -242,26 +252,11 @@ def _variable_map(variable: Any, program: Any, inverse_data: Sequence[Any]) -> s
 
 def _rows_of_constraints(program: Any) -> dict[int, np.ndarray]:
     """Return the rows of each constraint of the cone program, by id."""
-    ends = np.cumsum([0, *(int(constraint.size) for constraint in program.constraints)])
+    ends = np.cumsum([0, *(num_rows(constraint) for constraint in program.constraints)])
     return {
         constraint.id: np.arange(ends[i], ends[i + 1])
         for i, constraint in enumerate(program.constraints)
     }
-
-
-def _dual_maps(constraint: Any, rows: np.ndarray | None, m: int) -> tuple[sp.csr_array, ...]:
-    """Return the matrices from y to the dual variables of a constraint of the user."""
-    if rows is None:  # dropped by CVXPY: of size zero
-        return tuple(sp.csr_array((dual.size, m)) for dual in constraint.dual_variables)
-    if isinstance(constraint, cp.SOC):
-        blocks = rows.reshape(constraint.args[0].size, -1)
-        tail = blocks[:, 1:] if constraint.axis == 1 else blocks[:, 1:].T
-        places = [blocks[:, 0], tail.reshape(-1)]
-    else:
-        places = [rows.reshape(constraint.shape, order="F").ravel()]
-    return tuple(
-        sp.csr_array((np.ones(len(p)), (np.arange(len(p)), p)), shape=(len(p), m)) for p in places
-    )
 
 
 def _mark_answers(
@@ -275,7 +270,7 @@ def _mark_answers(
     is_user_variable = np.zeros(n, dtype=bool)
     for matrix in variable_maps.values():
         is_user_variable[matrix.indices] = True
-    sizes = [int(constraint.size) for constraint in program.constraints]
+    sizes = [num_rows(constraint) for constraint in program.constraints]
     is_user = np.array([c.id in user_constraints for c in program.constraints], dtype=bool)
     row_group = np.repeat(np.arange(len(sizes)), sizes)
     return dataclasses.replace(

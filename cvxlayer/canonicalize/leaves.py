@@ -99,7 +99,8 @@ def full_value(parameter: Any) -> np.ndarray:
             f"no value. A parameter that is not an input is a constant and needs one: list it, or "
             f"set `{parameter.name()}.value` before building the layer."
         )
-    return np.asarray(_dense(value), dtype=np.float64).reshape(-1)
+    dtype = np.complex128 if parameter.is_complex() else np.float64
+    return np.asarray(_dense(value), dtype=dtype).reshape(-1)
 
 
 def _dense(value: Any) -> Any:
@@ -111,14 +112,10 @@ def domain_of(parameter: Any) -> ParameterDomain:
     """Return what the user declared about a parameter.
 
     Raises:
-        UnsupportedProblemError: it is complex.
+        UnsupportedProblemError: its bounds are expressions.
     """
     attributes = parameter.attributes
-    if parameter.is_complex():
-        raise UnsupportedProblemError(
-            f"The parameter `{parameter.name()}` is complex. Parameters must be real: pass the "
-            "real and imaginary parts as two parameters."
-        )
+    is_definite = bool(attributes["PSD"] or attributes["NSD"])
     lower = upper = sparsity = None
     if attributes.get("bounds") is not None:
         lower, upper = (_bound(bound, parameter) for bound in attributes["bounds"])
@@ -130,7 +127,9 @@ def domain_of(parameter: Any) -> ParameterDomain:
         is_nonpos=bool(attributes["nonpos"]),
         is_pos=bool(attributes["pos"]),
         is_neg=bool(attributes["neg"]),
-        is_symmetric=is_symmetric(parameter),
+        is_symmetric=bool(attributes["symmetric"]) or (is_definite and not parameter.is_complex()),
+        is_hermitian=bool(attributes["hermitian"]) or (is_definite and parameter.is_complex()),
+        is_imag=bool(attributes["imag"]),
         is_psd=bool(attributes["PSD"]),
         is_nsd=bool(attributes["NSD"]),
         is_diag=bool(attributes["diag"]),

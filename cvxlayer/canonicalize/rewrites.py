@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words for an expression that breaks DCP or DPP, with the rewrite that mends it."""
+"""Words for an expression that breaks DCP, DGP or DPP, with the rewrite that mends it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,82 @@ def explain_not_dpp(name: str, part: Any) -> str:
             "expression of the parameters itself and compute its value before the call."
         )
     return f"{_capital(name)} {_dpp_reason(culprit)}"
+
+
+def explain_not_dgp(name: str, part: Any) -> str:
+    """Return the refusal of an objective or a constraint that is not log-log convex by DGP."""
+    culprit = _deepest(part, lambda expression: expression.is_dgp())
+    if culprit is None:
+        return f"{_capital(name)} {_wrong_log_curvature(part)}"
+    return f"{_capital(name)} {_dgp_reason(culprit)}"
+
+
+def explain_not_dpp_in_logarithms(name: str, part: Any) -> str:
+    """Return the refusal of an objective or a constraint that is DGP but not DPP."""
+    culprit = _deepest(part, lambda expression: expression.is_dgp(dpp=True)) or part
+    text, names = abridge(culprit), _names(culprit.parameters())
+    return (
+        f"{_capital(name)} is not DPP: in `{text}` the parameters {names} enter in a way that is "
+        "not affine in their logarithms. DPP treats a parameter of a geometric program like a "
+        "positive variable, and an exponent like a factor: no power of a parameter by a parameter, "
+        f"no difference. Declare one positive parameter for the part of `{text}` without variables."
+    )
+
+
+def _wrong_log_curvature(part: Any) -> str:
+    """Say which log-log curvature an objective or a constraint has and which it needs."""
+    kind = type(part).__name__
+    if kind in ("Minimize", "Maximize"):
+        needed = "convex (a posynomial)" if kind == "Minimize" else "concave (a monomial)"
+        return (
+            f"is {part.args[0].log_log_curvature.lower()}, but DGP lets one {kind.lower()} only a "
+            f"log-log {needed} expression. "
+            f"{'Maximize' if kind == 'Minimize' else 'Minimize'} it, or its inverse."
+        )
+    if kind == "Inequality":
+        left, right = (argument.log_log_curvature.lower() for argument in part.args)
+        return (
+            f"has a left side that is {left} and a right side that is {right}. DGP needs a "
+            "posynomial <= a monomial. Check the direction of the inequality, or divide both "
+            "sides."
+        )
+    if kind == "Equality":
+        return (
+            "is an equality between expressions that are not both monomials. Relax it to an "
+            "inequality, or keep only products and powers."
+        )
+    return (
+        f"is a {kind} constraint, which has no meaning for logarithms. DGP allows `<=`, `>=` and "
+        "`==` between positive expressions: write it with these."
+    )
+
+
+def _dgp_reason(culprit: Any) -> str:
+    """Say why an expression is neither log-log convex nor log-log concave."""
+    kind, text = type(culprit).__name__, abridge(culprit)
+    if kind in ("Variable", "Parameter"):
+        return (
+            f"contains the {kind.lower()} `{culprit.name()}`, which is not known to be positive. "
+            "In a geometric program all are, except parameters that are exponents: declare "
+            f"`{culprit.name()}` with `pos=True`."
+        )
+    if kind == "Constant":
+        return (
+            f"contains the constant `{text}`, which is not positive. DGP knows positive numbers "
+            "only: bring terms with a minus sign to the other side, or divide by them."
+        )
+    if kind == "NegExpression":
+        return (
+            f"subtracts `{abridge(culprit.args[0])}`. DGP has no differences: bring the term to "
+            "the other side, divide, or use `cvxpy.diff_pos` or `cvxpy.one_minus_pos`."
+        )
+    arguments = ", ".join(f"`{abridge(a)}` is {a.log_log_curvature.lower()}" for a in culprit.args)
+    return (
+        f"contains `{text}`, which is neither log-log convex nor log-log concave by DGP: "
+        f"{arguments}. DGP allows sums, products, quotients and powers of positive expressions, "
+        f"and atoms such as `{kind}` only where the composition rule applies. Replace the argument "
+        "by a positive variable bounded by it."
+    )
 
 
 def _deepest(part: Any, is_fine: Callable[[Any], bool]) -> Any | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks before anything is read: arguments, DCP, DPP, and what the engine can take.
+"""Checks before anything is read: arguments, DCP or DGP, DPP, and what the engine can take.
 
 Each refusal names the constraint or the objective, the expression in it that breaks the
 rule, and a rewrite.
@@ -12,8 +12,13 @@ from typing import Any
 
 import cvxpy as cp
 
-from cvxlayer.canonicalize.prepare import PreparedProblem
-from cvxlayer.canonicalize.rewrites import abridge, explain_not_dcp, explain_not_dpp
+from cvxlayer.canonicalize.rewrites import (
+    abridge,
+    explain_not_dcp,
+    explain_not_dgp,
+    explain_not_dpp,
+    explain_not_dpp_in_logarithms,
+)
 from cvxlayer.errors import NotDppError, UnsupportedProblemError
 
 
@@ -58,32 +63,48 @@ def _check_listed(what: str, listed: Sequence[Any], kind: type, known: set[int])
         seen.add(leaf.id)
 
 
-def check_problem(prepared: PreparedProblem, *, gp: bool = False) -> None:
-    """Check that the problem is DCP and DPP and that the engine can take it.
+def check_disciplined(problem: cp.Problem, num_own: int, *, gp: bool = False) -> None:
+    """Check that the problem, with constants in place, is DCP, or DGP and DPP, and continuous.
+
+    Args:
+        problem: the user's problem.
+        num_own: how many of its constraints are the user's; others come from within.
+        gp: whether to judge it as a geometric program.
 
     Raises:
-        UnsupportedProblemError: integers, complex numbers, geometric program, no variable.
-        NotDppError: not DCP, or not DPP.
+        UnsupportedProblemError: integers, no variable.
+        NotDppError: not DCP; with `gp`, not DGP or not DPP.
     """
-    problem = prepared.fixed
-    if gp:
-        raise UnsupportedProblemError(
-            "Geometric programs (`gp=True`) need the exponential cone, which this version does "
-            "not have. Write the problem in log variables with quadratic or linear terms only."
-        )
     if not problem.variables():
         raise UnsupportedProblemError(
             "The problem has no variable, so there is nothing to solve for. "
             "Add the variable that the objective should choose."
         )
     _check_leaves(problem)
-    for name, part in _parts(problem):
-        if not part.is_dcp():
+    for name, part in _parts(problem, num_own):
+        if gp and not part.is_dgp():
+            raise NotDppError(explain_not_dgp(name, part))
+        if gp and not part.is_dgp(dpp=True):
+            raise NotDppError(explain_not_dpp_in_logarithms(name, part))
+        if not gp and not part.is_dcp():
             raise NotDppError(explain_not_dcp(name, part))
-    for name, part in _parts(prepared.rewritten):
+
+
+def check_parametrized(problem: cp.Problem, variables: Sequence[Any], num_own: int) -> None:
+    """Check that a DCP problem is DPP.
+
+    Args:
+        problem: the problem without quadratic forms that depend on parameters.
+        variables: the user's, whose bounds may depend on parameters.
+        num_own: as of `check_disciplined`.
+
+    Raises:
+        NotDppError: it is not.
+    """
+    for name, part in _parts(problem, num_own):
         if not part.is_dcp(dpp=True):
             raise NotDppError(explain_not_dpp(name, part))
-    for variable in problem.variables():
+    for variable in variables:
         if not getattr(variable, "is_dpp", lambda: True)():
             raise NotDppError(
                 f"The bounds of the variable `{variable.name()}` are not DPP. Bounds must be "
@@ -91,15 +112,16 @@ def check_problem(prepared: PreparedProblem, *, gp: bool = False) -> None:
             )
 
 
-def _parts(problem: cp.Problem) -> Iterator[tuple[str, Any]]:
+def _parts(problem: cp.Problem, num_own: int) -> Iterator[tuple[str, Any]]:
     """Yield the objective and the constraints with the names errors use."""
     yield f"the objective, `{abridge(problem.objective)}`,", problem.objective
     for place, constraint in enumerate(problem.constraints):
-        yield f"constraint {place}, `{abridge(constraint)}`,", constraint
+        name = f"constraint {place}" if place < num_own else "a constraint of a part"
+        yield f"{name}, `{abridge(constraint)}`,", constraint
 
 
 def _check_leaves(problem: cp.Problem) -> None:
-    """Refuse integer and complex leaves."""
+    """Refuse integer leaves."""
     for variable in problem.variables():
         if variable.attributes["integer"] or variable.attributes["boolean"]:
             raise UnsupportedProblemError(
@@ -112,54 +134,3 @@ def _check_leaves(problem: cp.Problem) -> None:
             "The problem has a `FiniteSet` constraint, which needs integer variables. Only "
             "continuous convex problems have a derivative: relax it to an interval."
         )
-    leaves = [*problem.variables(), *problem.parameters(), *problem.constants()]
-    for leaf in leaves:
-        if leaf.is_complex():
-            raise UnsupportedProblemError(
-                f"`{leaf.name()}` is complex. This version takes real problems only: write the "
-                "real and the imaginary part as two real arrays."
-            )
-
-
-# Which cone an atom needs, for atoms whose cone is not always second-order or linear.
-_CONE_OF_ATOM: dict[str, tuple[str, ...]] = {
-    "ExpCone": (
-        "exp", "log", "log1p", "entr", "kl_div", "rel_entr", "log_sum_exp", "logistic", "xexp",
-        "log_det", "perspective",
-    ),
-    "PSD": (
-        "lambda_max", "lambda_sum_largest", "sigma_max", "normNuc", "MatrixFrac", "log_det",
-        "tr_inv", "von_neumann_entr", "quantum_rel_entr", "QuadForm",
-    ),
-    "PowCone": ("Power", "PowerApprox", "Pnorm", "PnormApprox", "geo_mean", "GeoMean",
-                "GeoMeanApprox"),
-}  # fmt: skip
-
-
-def describe_unsupported_cone(problem: cp.Problem, constraint: Any) -> str:
-    """Return the refusal of a problem whose form has a cone the engine lacks."""
-    kind = type(constraint).__name__
-    family = next((f for f in _CONE_OF_ATOM if f.lower() in kind.lower()), kind)
-    culprits: list[str] = []
-    for name, part in _parts(problem):
-        atoms = [a.__name__ for a in part.atoms() if a.__name__ in _CONE_OF_ATOM.get(family, ())]
-        if type(part).__name__ in (kind, family):
-            culprits.append(f"{name} is a {family} constraint")
-        elif atoms:
-            listed = ", ".join(f"`{atom}`" for atom in dict.fromkeys(atoms))
-            culprits.append(f"{name} uses {listed}")
-    if family == "PSD":
-        culprits += [
-            f"the variable `{v.name()}` is declared PSD or NSD"
-            for v in problem.variables()
-            if v.attributes["PSD"] or v.attributes["NSD"]
-        ]
-    where = "; ".join(culprits) or "it comes from an atom of the problem"
-    return (
-        f"The problem needs the {_CONE_NAMES.get(family, family)} cone: {where}. This version "
-        "solves with zero, nonnegative and second-order cones: replace the atom by a linear, "
-        "quadratic or norm expression."
-    )
-
-
-_CONE_NAMES = {"ExpCone": "exponential", "PSD": "positive semidefinite", "PowCone": "power"}

@@ -65,12 +65,12 @@ def check_problem(
     backend = get_backend(solver)
     derivative = derivative or default_derivative()
     announce("compiling")
-    verdict, program, seconds = compile_for_check(problem, gp=gp)
+    verdict, program, seconds = compile_for_check(problem, backend, gp=gp)
     if program is None:
         return Report(verdict)
     points = _values(problem, program, values, samples, seed)
     parameters = describe_parameters(program, points.sources)
-    described = describe_program(problem, program, seconds)
+    described = describe_program(problem, program, seconds, gp=gp)
     announce(f"solving {points.batch} instances")
     solve = solve_batch(program, points, backend)
     if not solve.num_solved:

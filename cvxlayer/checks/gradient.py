@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayer.checks.report import GradientReport, GradientVerdict
-from cvxlayer.checks.sampling import Values
+from cvxlayer.checks.sampling import Values, restrict_shape
 from cvxlayer.compiler import CompiledProgram, ConeDerivative
-from cvxlayer.program.parameters import ParameterSpec
+from cvxlayer.program.parameters import ParameterSpec, from_coordinates, to_coordinates
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 # Relative to the size of the parameter, each half of the one before.
@@ -180,14 +180,8 @@ def _direction(
 ) -> Float[np.ndarray, "instances size"]:
     """Return random directions that keep a value in its domain, of the value's size."""
     domain = spec.domain
-    direction = rng.standard_normal((value.shape[0], *spec.shape))
-    if domain.is_symmetric:
-        direction = 0.5 * (direction + direction.swapaxes(-1, -2))
-    if domain.is_diag:
-        direction = direction * np.eye(spec.shape[-1])
-    if domain.sparsity is not None:
-        direction = np.where(domain.sparsity, direction, 0.0)
-    direction = direction.reshape(value.shape)
+    noise = from_coordinates(spec, rng.standard_normal(value.shape), value.shape[:1])
+    direction = to_coordinates(spec, restrict_shape(domain, noise))
     finite = np.where(np.isfinite(value), value, 0.0)
     size = np.sqrt(np.mean(finite**2, axis=1, keepdims=True)) if spec.size else 0.0
     length = np.sqrt(np.mean(direction**2, axis=1, keepdims=True)) if spec.size else 0.0

@@ -68,6 +68,8 @@ class ProgramReport:
         cvxpy_size: before it, as CVXPY hands the program over.
         zero, nonnegative: rows in these cones.
         second_order: dimension of each second-order cone.
+        semidefinite: order of the matrices of each semidefinite cone.
+        exponential, power: number of cones of these kinds.
         depends: for each of P, q, A, b, the names of the parameters it depends on.
         variables: name and shape of each variable of the problem.
         compile_seconds: time to compile, once.
@@ -78,6 +80,9 @@ class ProgramReport:
     zero: int
     nonnegative: int
     second_order: tuple[int, ...]
+    semidefinite: tuple[int, ...]
+    exponential: int
+    power: int
     depends: dict[str, tuple[str, ...]]
     variables: dict[str, tuple[int, ...]]
     compile_seconds: float

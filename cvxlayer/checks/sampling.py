@@ -15,7 +15,12 @@ from jaxtyping import Float
 from cvxlayer.domains import find_violation
 from cvxlayer.errors import ParameterValueError, ProblemFileError, suggest
 from cvxlayer.inputs import InputRule, batch_inputs
-from cvxlayer.program.parameters import ParameterDomain, ParameterSpec
+from cvxlayer.program.parameters import (
+    ParameterDomain,
+    ParameterSpec,
+    from_coordinates,
+    to_coordinates,
+)
 
 # How far values are drawn from one that the file sets, relative to its size.
 _SPREAD = 0.1
@@ -65,7 +70,7 @@ def sample_values(
                 f"No value could be drawn for `{spec.name}`: it must be {violation[1]}, which the "
                 "combination of its attributes rules out. Give values with --values."
             )
-        rows.append(np.ascontiguousarray(value.reshape(batch, spec.size)))
+        rows.append(to_coordinates(spec, value))
         sources.append("drawn" if center is None else "near the file's value")
     return Values(tuple(rows), tuple(sources), batch, is_given=False)
 
@@ -74,15 +79,15 @@ def _draw(
     spec: ParameterSpec, center: np.ndarray | None, batch: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw a stack of values, then move each into its domain."""
-    noise = rng.standard_normal((batch, *spec.shape))
+    noise = from_coordinates(spec, rng.standard_normal((batch, spec.size)), (batch,))
     domain = spec.domain
     if center is None:
         return _constrain(domain, noise, rng)
-    size = float(np.sqrt(np.mean(center**2))) if center.size else 0.0
+    size = float(np.sqrt(np.mean(np.abs(center) ** 2))) if center.size else 0.0
     # A semidefinite difference keeps a semidefinite value semidefinite.
     step = _constrain(domain, noise, rng) if domain.is_psd or domain.is_nsd else noise
     near = center + _SPREAD * (size or 1.0) * step
-    return _restrict_shape(domain, _clip(domain, near, center))
+    return restrict_shape(domain, _clip(domain, near, center))
 
 
 def _constrain(domain: ParameterDomain, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +95,7 @@ def _constrain(domain: ParameterDomain, noise: np.ndarray, rng: np.random.Genera
     value = noise
     if domain.is_psd or domain.is_nsd:
         dimension = noise.shape[-1]
-        value = noise @ noise.swapaxes(-1, -2) / dimension + _MARGIN * np.eye(dimension)
+        value = noise @ noise.swapaxes(-1, -2).conj() / dimension + _MARGIN * np.eye(dimension)
         value = value if domain.is_psd else -value
     if domain.is_nonneg or domain.is_pos:
         value = _MARGIN + np.abs(value)
@@ -101,7 +106,7 @@ def _constrain(domain: ParameterDomain, noise: np.ndarray, rng: np.random.Genera
     if domain.is_boolean:
         value = (value > 0).astype(np.float64)
     value = _within_bounds(domain, value, rng)
-    return _restrict_shape(domain, value)
+    return restrict_shape(domain, value)
 
 
 def _within_bounds(
@@ -138,10 +143,14 @@ def _clip(domain: ParameterDomain, value: np.ndarray, center: np.ndarray) -> np.
     return value
 
 
-def _restrict_shape(domain: ParameterDomain, value: np.ndarray) -> np.ndarray:
-    """Return the symmetric, diagonal or sparse part of each value, as declared."""
+def restrict_shape(domain: ParameterDomain, value: np.ndarray) -> np.ndarray:
+    """Return the symmetric, diagonal, sparse or imaginary part of each value, as declared."""
     if domain.is_symmetric:
         value = 0.5 * (value + value.swapaxes(-1, -2))
+    if domain.is_hermitian:
+        value = 0.5 * (value + value.swapaxes(-1, -2).conj())
+    if domain.is_imag:
+        value = 1j * np.imag(value)
     if domain.is_diag:
         value = value * np.eye(value.shape[-1])
     if domain.sparsity is not None:
@@ -202,7 +211,7 @@ def _load_archive(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
         with archive:
-            return {name: _as_float(path, name, archive[name]) for name in archive.files}
+            return {name: _as_wide(path, name, archive[name]) for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, ParameterValueError):
             raise
@@ -212,10 +221,10 @@ def _load_archive(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _as_float(path: Path, name: str, array: Any) -> np.ndarray:
-    if array.dtype.kind not in "fiub":
+def _as_wide(path: Path, name: str, array: Any) -> np.ndarray:
+    if array.dtype.kind not in "fiubc":
         raise ParameterValueError(
-            f"`{name}` in `{path}` has the dtype {array.dtype}; it must be real numbers. "
+            f"`{name}` in `{path}` has the dtype {array.dtype}; it must be numbers. "
             "Convert it with `.astype(float)`."
         )
-    return array.astype(np.float64)
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)

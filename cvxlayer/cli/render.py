@@ -60,16 +60,21 @@ def _add(page: Table, mark: tuple[str, str], title: str, content: RenderableType
 
 def _add_verdict(page: Table, verdict: Verdict) -> None:
     if verdict.is_supported:
-        _add(page, _GOOD, "Rules", Text("DCP and DPP"))
+        _add(page, _GOOD, "Rules", Text(f"{_rules(verdict)} and DPP"))
         return
-    if verdict.is_dgp is not None:
-        found = "DGP" if verdict.is_dgp else "not DGP"
-    elif not verdict.is_dcp:
-        found = "not DCP"
+    if not verdict.is_dcp:
+        found = f"not {_rules(verdict)}"
+    elif verdict.is_dpp:
+        found = f"{_rules(verdict)} and DPP, but not supported"
     else:
-        found = "DCP and DPP, but not supported" if verdict.is_dpp else "DCP, but not DPP"
+        found = f"{_rules(verdict)}, but not DPP"
     text = Text.assemble((found, "bold"), "\n", _with_code(verdict.message or ""))
     _add(page, _BAD, "Rules", text)
+
+
+def _rules(verdict: Verdict) -> str:
+    """Return the rules that the problem was judged by."""
+    return "DCP" if verdict.is_dgp is None else "DGP"
 
 
 def _add_program(page: Table, report: Report) -> None:
@@ -100,11 +105,21 @@ def _describe_cones(program: ProgramReport) -> str:
     if program.nonnegative:
         parts.append(_count(program.nonnegative, "inequality", "inequalities"))
     if program.second_order:
-        smallest, largest = min(program.second_order), max(program.second_order)
-        span = str(smallest) if smallest == largest else f"{smallest} to {largest}"
         cones = _count(len(program.second_order), "second-order cone")
-        parts.append(f"{cones} of dimension {span}")
+        parts.append(f"{cones} of dimension {_span(program.second_order)}")
+    if program.semidefinite:
+        cones = _count(len(program.semidefinite), "semidefinite cone")
+        parts.append(f"{cones} of order {_span(program.semidefinite)}")
+    if program.exponential:
+        parts.append(_count(program.exponential, "exponential cone"))
+    if program.power:
+        parts.append(_count(program.power, "power cone"))
     return ", ".join(parts) or "none, the problem is unconstrained"
+
+
+def _span(sizes: Sequence[int]) -> str:
+    smallest, largest = min(sizes), max(sizes)
+    return str(smallest) if smallest == largest else f"{smallest} to {largest}"
 
 
 def _describe_dependence(program: ProgramReport) -> str:
@@ -222,7 +237,8 @@ def _conclusion(report: Report, expression: str) -> RenderableType:
     assert report.program is not None
     parameters = ", ".join(parameter.name for parameter in report.parameters)
     variables = ", ".join(report.program.variables)
-    call = f"Layer({expression}, parameters=[{parameters}], variables=[{variables}])"
+    options = "" if report.verdict.is_dgp is None else ", gp=True"
+    call = f"Layer({expression}, parameters=[{parameters}], variables=[{variables}]{options})"
     good = Text("Good. Use it as", style="bold green")
     return Group(good, Padding(Text(call), (0, 0, 0, 3)))
 

@@ -15,7 +15,9 @@ class ParameterDomain:
 
     Attributes:
         is_nonneg, is_nonpos, is_pos, is_neg: sign of every entry.
-        is_symmetric: the matrix equals its transpose (also set for PSD and NSD).
+        is_symmetric: the matrix equals its transpose (also set for real PSD and NSD ones).
+        is_hermitian: it equals its conjugate transpose (also set for complex PSD and NSD ones).
+        is_imag: every real part is zero.
         is_psd, is_nsd: all eigenvalues are nonnegative, nonpositive.
         is_diag: every entry off the diagonal is zero.
         is_integer, is_boolean: every entry is an integer, is 0 or 1.
@@ -28,6 +30,8 @@ class ParameterDomain:
     is_pos: bool = False
     is_neg: bool = False
     is_symmetric: bool = False
+    is_hermitian: bool = False
+    is_imag: bool = False
     is_psd: bool = False
     is_nsd: bool = False
     is_diag: bool = False
@@ -54,16 +58,18 @@ class ParameterSpec:
         name: as declared in the problem, or one that CVXPY made up.
         shape: without batch dimensions.
         domain: the declared domain.
+        is_complex: whether values are complex.
     """
 
     name: str
     shape: tuple[int, ...]
     domain: ParameterDomain = dataclasses.field(default_factory=ParameterDomain)
+    is_complex: bool = False
 
     @property
     def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
+        """Number of real coordinates: two for each complex entry."""
+        return count_coordinates(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,13 +80,47 @@ class OutputSpec:
         name: as declared in the problem, or one that CVXPY made up.
         shape: without batch dimensions.
         is_dual: whether it is the dual variable of a constraint.
+        is_complex: whether it is complex.
     """
 
     name: str
     shape: tuple[int, ...]
     is_dual: bool = False
+    is_complex: bool = False
 
     @property
     def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
+        """Number of real coordinates: two for each complex entry."""
+        return count_coordinates(self)
+
+
+def count_coordinates(spec: ParameterSpec | OutputSpec) -> int:
+    """Return how many real numbers make one value.
+
+    The engine knows real numbers only. A complex entry is its real part followed by its
+    imaginary part, as complex arrays lie in memory, so that no value is copied on the way.
+    For cotangents this is the convention ∂L/∂Re + i ∂L/∂Im.
+    """
+    return math.prod(spec.shape) * (2 if spec.is_complex else 1)
+
+
+def to_coordinates(spec: ParameterSpec | OutputSpec, array: np.ndarray) -> np.ndarray:
+    """Return an array that ends in the shape of a spec as contiguous rows of coordinates.
+
+    Args:
+        spec: what the array is a value or a cotangent of.
+        array: float64, or complex128 if the spec is complex.
+    """
+    rows = math.prod(array.shape[: array.ndim - len(spec.shape)])
+    dtype = np.complex128 if spec.is_complex else np.float64
+    flat = np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.float64)
+    return flat.reshape(rows, spec.size)
+
+
+def from_coordinates(
+    spec: ParameterSpec | OutputSpec, rows: np.ndarray, batch_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return rows of coordinates as an array of shape batch_shape + spec.shape."""
+    if spec.is_complex:
+        rows = np.ascontiguousarray(rows).view(np.complex128)
+    return rows.reshape(batch_shape + spec.shape)

@@ -53,7 +53,8 @@ class AffineMap:
             block = columns[:, start : start + spec.size]
             start += spec.size
             if block.nnz:
-                fold = _upper_triangle(spec) if spec.domain.is_symmetric else None
+                is_folded = spec.domain.is_symmetric and not spec.is_complex
+                fold = _upper_triangle(spec) if is_folded else None
                 parts.append((index, SparseMap.of(block, fold)))
         return cls(np.ascontiguousarray(offset, dtype=np.float64), tuple(parts))
 

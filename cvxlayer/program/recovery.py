@@ -17,7 +17,7 @@ from cvxlayer.program.sparse_map import SparseMap, Term, apply_maps
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecoveredOutput:
-    """One output, in user scaling and C order, as an affine map of x, y and θ.
+    """One output, in user scaling and C order, as an affine map of x, y and θ, or its exponential.
 
     Nearly always it just picks entries of x (a variable) or of y (a dual).
 
@@ -25,30 +25,35 @@ class RecoveredOutput:
         spec: its name and shape.
         from_x, from_y: linear maps from x and y, canonical scaling; None when zero.
         from_theta: the rest; None when zero.
+        is_log: whether that is the logarithm of the output: variables of geometric programs.
     """
 
     spec: OutputSpec
     from_x: SparseMap | None
     from_y: SparseMap | None
     from_theta: AffineMap | None
+    is_log: bool = False
 
     def read(
-        self, x: np.ndarray, y: np.ndarray, values: Sequence[np.ndarray], threads: int = 1
+        self, x: np.ndarray, y: np.ndarray, theta: Sequence[np.ndarray], threads: int = 1
     ) -> Float[np.ndarray, "batch size"]:
         """Return the output of each instance as a new array.
 
-        The adjoint: those of `from_x` and `from_y`, and `AffineAdjoint` for `from_theta`.
+        The adjoint, of the affine map alone: those of `from_x` and `from_y`, and `AffineAdjoint`
+        for `from_theta`.
         """
-        rest = None if self.from_theta is None else self.from_theta.evaluate(values, threads)
+        rest = None if self.from_theta is None else self.from_theta.evaluate(theta, threads)
         terms: list[Term] = []
         if self.from_x is not None:
             terms.append((self.from_x, x))
         if self.from_y is not None:
             terms.append((self.from_y, y))
         if terms:
-            return apply_maps(terms, rest, len(x), threads)
-        result = np.zeros((len(x), self.spec.size))
-        return result if rest is None else np.add(result, rest, out=result)
+            result = apply_maps(terms, rest, len(x), threads)
+        else:
+            result = np.zeros((len(x), self.spec.size))
+            result += 0.0 if rest is None else rest
+        return np.exp(result) if self.is_log else result
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,9 +63,11 @@ class Recovery:
     Attributes:
         outputs: the outputs asked for, in call order.
         duals: every dual variable of every constraint of the problem.
-        dual_positions: for each constraint, by its CVXPY id, its places in `duals`.
+        dual_positions: for each constraint, by its CVXPY id, its places in `duals`; empty for
+            those whose duals are not known, because CVXPY replaces them by an approximation.
         constraint_ids: CVXPY ids of the constraints, in the problem's order.
         sign: +1 to minimize, −1 to maximize: user objective = sign × canonical objective.
+        is_log_objective: whether that is the logarithm of the user's.
     """
 
     outputs: tuple[RecoveredOutput, ...]
@@ -68,6 +75,7 @@ class Recovery:
     dual_positions: dict[int, tuple[int, ...]]
     constraint_ids: tuple[int, ...]
     sign: float
+    is_log_objective: bool = False
 
     def find_duals(self, constraint: Any) -> tuple[int, ...]:
         """Return the places in `duals` of a constraint, given itself or by its position.
@@ -81,11 +89,17 @@ class Recovery:
                     f"There is no constraint {constraint}; the problem has "
                     f"{len(self.constraint_ids)}, counted from 0."
                 )
-            return self.dual_positions[self.constraint_ids[constraint]]
-        places = self.dual_positions.get(getattr(constraint, "id", -1))
+            places = self.dual_positions[self.constraint_ids[constraint]]
+        else:
+            places = self.dual_positions.get(getattr(constraint, "id", -1))
         if places is None:
             raise ValueError(
                 f"The constraint `{constraint}` is not one of the problem's. Pass a constraint "
                 "object of the problem that was compiled, or its position in `constraints`."
+            )
+        if not places:
+            raise ValueError(
+                f"The constraint `{constraint}` has no dual: CVXPY replaces it by an "
+                "approximation. Write it with an exact cone if you need one."
             )
         return places

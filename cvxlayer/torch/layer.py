@@ -24,7 +24,7 @@ class Layer(torch.nn.Module):
             compiled program.
         variables: what to return, in order: variables, and duals as
             `constraint.dual_variables[i]`; left out for a compiled program.
-        gp: not available in this version.
+        gp: whether the problem is a geometric program (DGP) rather than a DCP one.
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
@@ -87,7 +87,8 @@ class Layer(torch.nn.Module):
             named: values by the name of their parameter.
 
         Returns:
-            One tensor per variable, of the dtype and on the device of the values.
+            One tensor per variable, of the dtype and on the device of the values; a complex
+            variable has the complex dtype that goes with it.
 
         Raises:
             ShapeError: a value has the wrong shape, or batch dimensions do not broadcast.

@@ -13,6 +13,7 @@ from torch.autograd import Function
 
 from cvxlayer.errors import ParameterValueError, UnsupportedDerivativeError
 from cvxlayer.evaluation import Evaluation, Evaluator, PullBack, Reading
+from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
 
 _EPSILON = {
@@ -21,6 +22,9 @@ _EPSILON = {
 }
 _INTEGERS = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 _FLOAT64_EPSILON = _EPSILON[torch.float64]
+# Complex dtypes, with the real one of their parts; and back, where there is one.
+_REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+_COMPLEX_OF = {real: number for number, real in _REAL_OF.items()}
 
 
 def call(
@@ -88,7 +92,10 @@ class _Solve(Function):
         dtype: torch.dtype,
         *tensors: torch.Tensor,
     ) -> tuple[Any, ...]:
-        epsilons = [_EPSILON.get(tensor.dtype, _FLOAT64_EPSILON) for tensor in tensors]
+        epsilons = [
+            _EPSILON.get(_REAL_OF.get(tensor.dtype, tensor.dtype), _FLOAT64_EPSILON)
+            for tensor in tensors
+        ]
         evaluation = evaluator.evaluate([_to_numpy(t) for t in tensors], epsilons, solver_args)
         return (evaluation, *_to_tensors(evaluation.read_outputs(), dtype, tensors))
 
@@ -169,15 +176,22 @@ def _gradients(
 ) -> tuple[torch.Tensor | None, ...]:
     arrays = [None if bar is None else _to_numpy(bar) for bar in cotangents]
     return tuple(
-        None if gradient is None else _to_tensor(gradient, tensor.dtype, tensor.device)
+        None if gradient is None else _to_gradient(gradient, tensor)
         for tensor, gradient in zip(inputs, pull_back(arrays, needs), strict=True)
     )
 
 
+def _to_gradient(array: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a gradient for an input; a real value of a complex parameter has a real one."""
+    if array.dtype.kind == "c" and not tensor.dtype.is_complex:
+        array = np.ascontiguousarray(np.real(array))
+    return _to_tensor(array, tensor.dtype, tensor.device)
+
+
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Return the values as float64 in host memory, without a copy where they are."""
+    """Return the values as float64 or complex128 in host memory, without a copy where they are."""
     if tensor.dtype is not torch.float64:
-        tensor = tensor.to(torch.float64)
+        tensor = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
     return tensor.numpy(force=True)
 
 
@@ -189,9 +203,12 @@ def _to_tensors(
 
 
 def _to_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor of a dtype; a complex one becomes complex all the same."""
     tensor = torch.from_numpy(array)
+    if array.dtype.kind == "c" and not dtype.is_complex:
+        dtype = _COMPLEX_OF.get(dtype, torch.complex64)
     # Asked first, because a `.to` that has nothing to do costs as much as `from_numpy`.
-    if dtype is torch.float64 and device == tensor.device:
+    if dtype is tensor.dtype and device == tensor.device:
         return tensor
     return tensor.to(device=device, dtype=dtype)
 
@@ -199,7 +216,7 @@ def _to_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> t
 def _as_tensors(
     evaluator: Evaluator, values: Sequence[Any]
 ) -> tuple[list[torch.Tensor], torch.dtype]:
-    """Return the values as tensors on one device, and the dtype they promote to.
+    """Return the values as tensors on one device, and the dtype of real results.
 
     Python numbers are allowed and, as elsewhere in PyTorch, do not take part in promotion.
     """
@@ -207,38 +224,47 @@ def _as_tensors(
     first: torch.Tensor | None = None
     for rule, value in zip(evaluator.rules, values, strict=True):
         if isinstance(value, torch.Tensor):
-            _check_tensor(rule.spec.name, value, first)
+            _check_tensor(rule.spec, value, first)
             if first is None:
                 first, dtype = value, value.dtype
             elif value.dtype is not dtype:
                 dtype = value.dtype if dtype is None else torch.promote_types(dtype, value.dtype)
-        elif not isinstance(value, int | float):
+        elif not isinstance(value, int | float | complex):
             raise ParameterValueError(
                 f"The value of `{rule.spec.name}` is a {type(value).__name__}; this layer "
                 "takes torch tensors and Python numbers. Convert it with `torch.as_tensor`."
             )
     if dtype is None or dtype in _INTEGERS:
         dtype = torch.get_default_dtype()
+    dtype = _REAL_OF.get(dtype, dtype)
     device = torch.get_default_device() if first is None else first.device
     tensors = [
         value
         if isinstance(value, torch.Tensor)
-        else torch.as_tensor(value, dtype=torch.float64, device=device)
+        else torch.as_tensor(
+            value,
+            dtype=torch.complex128 if isinstance(value, complex) else torch.float64,
+            device=device,
+        )
         for value in values
     ]
     return tensors, dtype
 
 
-def _check_tensor(name: str, tensor: torch.Tensor, first: torch.Tensor | None) -> None:
+def _check_tensor(spec: ParameterSpec, tensor: torch.Tensor, first: torch.Tensor | None) -> None:
+    name = spec.name
     if first is not None and tensor.device != first.device:
         raise ParameterValueError(
             f"The value of `{name}` is on the device {tensor.device}, an earlier one on "
             f"{first.device}. Move all values to one device."
         )
-    if tensor.dtype not in _EPSILON and tensor.dtype not in _INTEGERS:
+    is_complex = spec.is_complex and tensor.dtype in _REAL_OF
+    if not is_complex and tensor.dtype not in _EPSILON and tensor.dtype not in _INTEGERS:
+        allowed = "complex64, complex128 or real" if spec.is_complex else "real"
         raise ParameterValueError(
-            f"The value of `{name}` has the dtype {tensor.dtype}; it must be real: float16, "
-            "bfloat16, float32, float64 or an integer. Convert it with `.to(torch.float64)`."
+            f"The value of `{name}` has the dtype {tensor.dtype}; it must be {allowed}: float16, "
+            "bfloat16, float32, float64 or an integer. Convert it with "
+            f"`.to(torch.{'complex128' if spec.is_complex else 'float64'})`."
         )
     if tensor.layout is not torch.strided or tensor.is_meta:
         kind = "on the meta device" if tensor.is_meta else f"of the layout {tensor.layout}"

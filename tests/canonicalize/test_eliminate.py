@@ -176,7 +176,7 @@ def test_a_row_without_variables_is_judged_at_each_value() -> None:
 def test_the_reduced_form_has_the_same_optimal_value(case: DppCase, rng: Any) -> None:
     problem, parameters, variables = case.build()
     specs = canonicalize(problem, parameters, variables).parameters
-    form = read_problem(prepare(problem, parameters), parameters).form
+    form = read_problem(prepare(problem, parameters)).form
     values = [np.asarray(v, dtype=float).reshape(1, -1) for v in case.sample(rng)]
     found = []
     for program in (form.to_program(specs), eliminate(form).to_program(specs)):
@@ -195,7 +195,7 @@ def test_the_reduced_form_has_the_same_optimal_value(case: DppCase, rng: Any) ->
 @pytest.mark.parametrize("case", DPP_CASES, ids=str)
 def test_the_reduced_form_is_never_costlier(case: DppCase) -> None:
     problem, parameters, _ = case.build()
-    form = read_problem(prepare(problem, parameters), parameters).form
+    form = read_problem(prepare(problem, parameters)).form
 
     def cost(structure: ConeProgramStructure) -> int:
         return structure.num_P + structure.num_A + structure.num_variables + structure.num_rows
@@ -210,7 +210,7 @@ def test_growth_counts_what_substitution_does() -> None:
     x, b = cp.Variable(3), cp.Parameter(4)
     A = np.array([[1.0, 2, 0], [0, 1, 0], [0, 0, 3], [1, 0, 1]])
     problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0])
-    form = read_problem(prepare(problem, [b]), [b]).form
+    form = read_problem(prepare(problem, [b])).form
     specs = canonicalize(problem, [b], [x]).parameters
     before, after = (f.to_program(specs).structure for f in (form, eliminate(form)))
     residuals = np.flatnonzero(~form.shown_variables())

@@ -29,15 +29,25 @@ def solve_accurately(batch: ConeProgramBatch, eps: float = 1e-9) -> ConeSolution
 
 
 def refine(
-    batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray, s: np.ndarray
+    batch: ConeProgramBatch,
+    x: np.ndarray,
+    y: np.ndarray,
+    s: np.ndarray,
+    *,
+    is_unique: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y, s of every row, from nearby values, to rounding."""
-    refined = [_refine_row(batch, row, x[row], y[row], s[row]) for row in range(batch.size)]
+    """Return x, y, s of every row, from nearby values, to rounding.
+
+    Where they are not unique, the steps are the shortest.
+    """
+    refined = [
+        _refine_row(batch, row, x[row], y[row], s[row], is_unique) for row in range(batch.size)
+    ]
     return tuple(np.array(part) for part in zip(*refined, strict=True))
 
 
 def _refine_row(
-    batch: ConeProgramBatch, row: int, x: np.ndarray, y: np.ndarray, s: np.ndarray
+    batch: ConeProgramBatch, row: int, x: np.ndarray, y: np.ndarray, s: np.ndarray, is_unique: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     P, q, A, b = batch.instance(row)
     P, A = P.toarray(), A.toarray()
@@ -59,7 +69,10 @@ def _refine_row(
             [program.P @ x + program.A.T @ y + program.q, program.A @ x + y - v - program.b]
         )
         matrix = np.block([[program.P, program.A.T @ D], [program.A, D - np.eye(m)]])
-        step = np.linalg.solve(matrix, -right)
+        if is_unique:
+            step = np.linalg.solve(matrix, -right)
+        else:
+            step = np.linalg.lstsq(matrix, -right, rcond=1e-10)[0]
         x, v = x + step[:n], v + step[n:]
     y = projection.project_dual(cones, v[None])[0]
     s = np.where(is_present, (y - v) / units.row, np.inf)

@@ -59,7 +59,8 @@ def inside(spec: ParameterSpec, rng: np.random.Generator) -> np.ndarray:
         value = (value > 0).astype(float)
     if domain.sparsity is not None:
         value = value * domain.sparsity
-    return np.clip(value, domain.lower, domain.upper)
+    has_bounds = domain.lower is not None or domain.upper is not None
+    return np.clip(value, domain.lower, domain.upper) if has_bounds else value
 
 
 def is_inside(spec: ParameterSpec, rows: np.ndarray) -> bool:

@@ -230,3 +230,26 @@ def test_a_gradient_that_is_not_unique_warns_once_with_its_figures():
     with pytest.warns(DerivativeWarning, match=r"not unique.*2 of 2 rows") as record:
         (output[:, 0] - output[:, 1]).sum().backward()
     assert len(record) == 1
+
+
+def complex_projection() -> Layer:
+    z, A = cp.Variable(3, complex=True), cp.Parameter((2, 3), complex=True)
+    c = cp.Parameter(3, complex=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(z - c)), [A @ z == 0.1, cp.norm(z) <= 1])
+    return Layer(problem, [A, c], [z, problem.constraints[0].dual_variables[0]])
+
+
+def test_gradients_of_complex_layers_follow_the_convention_of_torch(rng):
+    layer = complex_projection()
+    values = [rng.normal(size=shape) + 1j * rng.normal(size=shape) for shape in ((2, 3), (4, 3))]
+    assert differences_agree(lambda *inputs: layer(*inputs), inputs_of(values))
+
+
+def test_a_real_value_of_a_complex_parameter_has_a_real_gradient(rng):
+    layer = complex_projection()
+    matrix, point = inputs_of([rng.normal(size=(2, 3)), rng.normal(size=(4, 3))])
+    z, _ = layer(matrix, point)
+    assert z.dtype is torch.complex128
+    z.abs().sum().backward()
+    assert matrix.grad.dtype is point.grad.dtype is torch.float64
+    assert float(point.grad.abs().max()) > 0
