@@ -185,8 +185,8 @@ def certify(
     Args:
         program: (P upper triangle, q, A, b), as from `ConeProgramBatch.instance`.
         x: of any length, like y and s.
-        y: what should have Aᵀy = 0 and bᵀy < 0, to certify that a row is infeasible.
-        s: what should, with x, have Px = 0, Ax + s = 0 and qᵀx < 0, to certify that it is unbounded.
+        y: what should have Aᵀy = 0 and bᵀy < 0, for a row that is infeasible.
+        s: what should, with x, have Px = 0, Ax + s = 0 and qᵀx < 0, for one that is unbounded.
         claim: what it should certify.
     """
     P, q, A, b = program
