@@ -158,8 +158,7 @@ class Evaluation:
         self, result: tuple[tuple[np.ndarray | None, ...], np.ndarray | None]
     ) -> tuple[np.ndarray | None, ...]:
         rows, residual = result
-        # A residual that is NaN is not below anything.
-        if residual is not None and not residual.max(initial=0.0) <= _LARGE_ADJOINT_RESIDUAL:
+        if residual is not None and residual.max(initial=0.0) > _LARGE_ADJOINT_RESIDUAL:
             self._warn_not_unique(residual)
         sum_to_input = self.inputs.sum_to_input
         return tuple(
@@ -168,7 +167,7 @@ class Evaluation:
 
     def _warn_not_unique(self, residual: np.ndarray) -> None:
         worst = int(np.argmax(residual))
-        count = int(np.count_nonzero(~(residual <= _LARGE_ADJOINT_RESIDUAL)))
+        count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
         warnings.warn(
             f"The derivative is not unique, or badly conditioned, in {count} of "
             f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
