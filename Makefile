@@ -7,13 +7,15 @@ BIN    := $(VENV)/bin
 # How many test processes; `make test WORKERS=0` runs in this one.
 WORKERS ?= auto
 PYTEST_ARGS ?=
+# How many times as long as the tests do `make fuzz` and `make sanitize` search for bad input.
+FUZZ ?= 20
 
 NATIVE := $(shell find cvxlayer/native -name '*.cpp' -o -name '*.hpp' -o -name '*.inc' -o -name CMakeLists.txt)
 CPP    := $(filter %.cpp %.hpp %.inc,$(NATIVE))
 READY  := $(VENV)/.ready
 INSTALL = $(BIN)/pip install --quiet --no-build-isolation --editable
 
-.PHONY: setup format lint types test native docs bench check demo sanitize oldest clean
+.PHONY: setup format lint types test native docs bench check demo fuzz sanitize oldest clean
 
 setup: $(READY)
 
@@ -65,6 +67,10 @@ bench: $(VENV)/.bench
 demo: $(READY)
 	$(BIN)/python examples/denoise_digits.py
 
+# A longer search, from another start each time, for input that our engine cannot take.
+fuzz: $(READY)
+	CVXLAYER_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 0 -k robustness $(PYTEST_ARGS)
+
 # The native tests once more, against a core built with AddressSanitizer and UBSan.
 SANITIZED := build/sanitize
 sanitize: $(READY)
@@ -77,7 +83,7 @@ sanitize: $(READY)
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $(BIN)/python -m pytest tests/solve tests/differentiate tests/program \
-	  -k 'native or test_sparse_map or test_inspection or test_threads or test_engine' $(PYTEST_ARGS)
+	  -k 'native or robustness or test_sparse_map or test_inspection or test_threads or test_engine' $(PYTEST_ARGS)
 
 # The tests against the oldest releases that pyproject.toml admits (cvxpy 1.7.0 was withdrawn),
 # without PyTorch: what needs a framework is skipped.

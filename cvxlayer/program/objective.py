@@ -25,15 +25,17 @@ def columns_of(indptr: np.ndarray) -> np.ndarray:
 def objective_value(
     batch: ConeProgramBatch, x: Float[np.ndarray, "batch n"]
 ) -> Float[np.ndarray, " batch"]:
-    """Return ½xᵀPx + qᵀx of each instance."""
-    value = np.einsum("bi,bi->b", np.broadcast_to(batch.q, x.shape), x)
+    """Return ½xᵀPx + qᵀx of each instance; infinite where it is beyond all numbers."""
     structure = batch.structure
-    if structure.num_P:
-        row, column = structure.P_indices, columns_of(structure.P_indptr)
-        products = x[:, row] * x[:, column]
-        # An entry above the diagonal stands for two of P.
-        products *= np.where(row == column, 0.5, 1.0)
-        value += np.einsum("bi,bi->b", np.broadcast_to(batch.P, products.shape), products)
+    # Rows without a solution may hold anything, and their values are thrown away.
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.einsum("bi,bi->b", np.broadcast_to(batch.q, x.shape), x)
+        if structure.num_P:
+            row, column = structure.P_indices, columns_of(structure.P_indptr)
+            products = x[:, row] * x[:, column]
+            # An entry above the diagonal stands for two of P.
+            products *= np.where(row == column, 0.5, 1.0)
+            value += np.einsum("bi,bi->b", np.broadcast_to(batch.P, products.shape), products)
     return value
 
 

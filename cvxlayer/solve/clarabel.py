@@ -26,7 +26,7 @@ from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import AbstractBackend, Settings
 from cvxlayer.solve.residuals import UNKNOWN, measure
-from cvxlayer.solve.rows import Row, fail, grade, solve_rows
+from cvxlayer.solve.rows import Row, certify, fail, grade, is_bound, solve_rows
 
 _LOGGER = logging.getLogger("cvxlayer")
 
@@ -41,6 +41,8 @@ _STATUSES = {
     "MaxIterations": Status.MAX_ITERATIONS,
     "MaxTime": Status.MAX_ITERATIONS,
 }
+
+_MODERATE = (1e-100, 1e100)  # a cost that can be divided by
 
 # Set from `Settings`, or meant for a program that prints.
 _OWNED = frozenset({"verbose", "max_iter", "max_threads"})
@@ -143,18 +145,20 @@ def _solve_instance(
 ) -> Row:
     """Solve one instance; whatever goes wrong in it becomes its status."""
     instance = P, q, A, b = batch.instance(index)
-    # An inequality with an infinite bound is legal: it is no constraint.
-    if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[~np.isposinf(b)])):
+    if not all(np.isfinite(block).all() for block in (P.data, q, A.data, b[is_bound(batch, b)])):
         return fail(len(q), len(b))
     # An absolute gap means nothing where the cost is tiny, so such costs are brought to one.
     # Large ones are where predictor and corrector can chase each other for ever; few do.
     cost = max(np.max(np.abs(q), initial=0.0), np.max(np.abs(P.data), initial=0.0)) or 1.0
+    cost = cost if _MODERATE[0] < cost < _MODERATE[1] else 1.0
     first, second = (1.0 / cost, 1.0) if cost < 1.0 else (1.0, 1.0 / cost)
-    row = _attempt(instance, first, prepared, options, settings)
-    if row.status in (Status.INACCURATE, Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
-        again = _attempt(instance, second, prepared, options, settings)
-        # Statuses are ordered from good to bad.
-        row = min(row, again, key=lambda attempt: attempt.status)
+    # Numbers near the end of the range overflow, and are caught by what that leads to.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        row = _attempt(instance, first, prepared, options, settings)
+        if row.status in (Status.INACCURATE, Status.MAX_ITERATIONS, Status.NUMERICAL_ERROR):
+            again = _attempt(instance, second, prepared, options, settings)
+            # Statuses are ordered from good to bad.
+            row = min(row, again, key=lambda attempt: attempt.status)
     return row
 
 
@@ -179,16 +183,20 @@ def _attempt(
     is_absent = np.isposinf(b)
     y[is_absent], s[is_absent] = 0.0, np.inf
     status = _STATUSES.get(str(solved.status), Status.NUMERICAL_ERROR)
-    if status is Status.INFEASIBLE:
-        y = y / -(b[~is_absent] @ y[~is_absent])
-        return Row(x * np.nan, y, s * np.nan, status, solved.iterations, UNKNOWN)
-    if status is Status.UNBOUNDED:
-        size = -(q @ x)
-        return Row(x / size, y * np.nan, s / size, status, solved.iterations, UNKNOWN)
+    certificate = certify(instance, x, y, s, status)
+    if certificate is not None:
+        return Row(*certificate, status, solved.iterations, UNKNOWN)
     residuals = measure(instance, x, y, s)
-    # Statuses are ordered from good to bad; what Clarabel calls solved stays so.
-    status = min(status, grade(residuals, settings, status))
+    graded = grade(residuals, settings, _otherwise(status))
+    # Near the tolerance, what Clarabel calls solved stays so; statuses are ordered from good to
+    # bad. Beyond, its tests were passed by an overflow.
+    status = min(status, graded) if graded.has_solution else graded
     return Row(x, y, s, status, solved.iterations, residuals)
+
+
+def _otherwise(claim: Status) -> Status:
+    """Return how a row ended whose point is no solution."""
+    return claim if claim is Status.MAX_ITERATIONS else Status.NUMERICAL_ERROR
 
 
 def _in_order(A: sp.csc_array, b: np.ndarray, order: np.ndarray | None) -> tuple[Any, np.ndarray]:

@@ -101,8 +101,7 @@ def read_instance(batch: ConeProgramBatch, index: int) -> Instance | None:
     """
     P, q, A, b = batch.instance(index)
     cones, n = batch.structure.cones, batch.structure.num_variables
-    is_present = ~np.isposinf(b)
-    is_present[: cones.zero] = is_present[cones.num_linear :] = True
+    is_present = is_bound(batch, b)
     rhs = b[is_present]
     if not all(np.isfinite(block).all() for block in (P.data, q, A.data, rhs)):
         return None
@@ -115,6 +114,14 @@ def read_instance(batch: ConeProgramBatch, index: int) -> Instance | None:
     if len(rhs) == 0:
         rows, rhs, cones = sp.csc_matrix((1, len(q))), np.ones(1), ConeProduct(nonnegative=1)
     return Instance(quadratic, q.copy(), rows, rhs.copy(), cones, is_present, n)
+
+
+def is_bound(batch: ConeProgramBatch, b: Float[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """Return which rows bind: all but inequalities with an infinite bound, which is legal."""
+    cones = batch.structure.cones
+    is_present = ~np.isposinf(b)
+    is_present[: cones.zero] = is_present[cones.num_linear :] = True
+    return is_present
 
 
 def judge(
@@ -144,7 +151,7 @@ def judge(
     x = x[: instance.num_variables]
     y, s = _spread(instance, y, 0.0), _spread(instance, s, np.inf)
     program = batch.instance(index)
-    certificate = _certificate(program, x, y, s, claim)
+    certificate = certify(program, x, y, s, claim)
     if certificate is not None:
         return Row(*certificate, claim, iterations, UNKNOWN)
     residuals = measure(program, x, y, s)
@@ -166,20 +173,28 @@ def grade(residuals: RowResiduals, settings: Settings, otherwise: Status) -> Sta
     return otherwise
 
 
-def _certificate(
+def certify(
     program: tuple[sp.csc_array, np.ndarray, sp.csc_array, np.ndarray],
     x: np.ndarray,
     y: np.ndarray,
     s: np.ndarray,
     claim: Status,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return the normalized certificate of what is claimed, or None if it certifies nothing."""
+    """Return the normalized certificate of what is claimed, or None if it certifies nothing.
+
+    Args:
+        program: (P upper triangle, q, A, b), as from `ConeProgramBatch.instance`.
+        x: of any length, like y and s.
+        y: what should have Aᵀy = 0 and bᵀy < 0, for a row that is infeasible.
+        s: what should, with x, have Px = 0, Ax + s = 0 and qᵀx < 0, for one that is unbounded.
+        claim: what it should certify.
+    """
     P, q, A, b = program
     is_present = np.isfinite(b)
-    if claim is Status.INFEASIBLE and (size := -(b[is_present] @ y[is_present])) > 0.0:
+    if claim is Status.INFEASIBLE and 0.0 < (size := -(b[is_present] @ y[is_present])) < np.inf:
         if _vanishes(A.T @ y, A, y):
             return x * np.nan, y / size, s * np.nan
-    elif claim is Status.UNBOUNDED and (size := -(q @ x)) > 0.0:
+    elif claim is Status.UNBOUNDED and 0.0 < (size := -(q @ x)) < np.inf:
         Px, left = P @ x + sp.triu(P, 1).T @ x, (A @ x + s)[is_present]
         if _vanishes(Px, P, x) and _vanishes(left, A, x):
             return x / size, y * np.nan, s / size
@@ -189,7 +204,8 @@ def _certificate(
 def _vanishes(product: np.ndarray, matrix: sp.csc_array, vector: np.ndarray) -> bool:
     """Whether a product is small beside what its factors could make."""
     scale = np.max(np.abs(matrix.data), initial=0.0) * np.max(np.abs(vector), initial=0.0)
-    return bool(np.max(np.abs(product), initial=0.0) <= _CERTIFICATE_TOLERANCE * scale)
+    largest = np.max(np.abs(product), initial=0.0)
+    return bool(largest <= _CERTIFICATE_TOLERANCE * scale < np.inf)
 
 
 def _spread(instance: Instance, part: np.ndarray, absent: float) -> np.ndarray:

@@ -20,6 +20,7 @@ constexpr double kAdjointRegularization = 1e-8;
 constexpr double kRefinedResidual = 1e-13;
 constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;      // size of a probe's answer that reveals a null vector
+constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
 constexpr int kMaxRefinements = 8;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 
@@ -287,8 +288,10 @@ struct Linearization {
     for (int i = 0; i < num_linear(); ++i) {
       if (O::get(root[i], lane) == 0.0) continue;
       for (int t = view.row_start[i]; t < view.row_start[i + 1]; ++t) {
-        rows[static_cast<size_t>(next) * view.n + view.row_column[t]] =
-            O::get(data.A[view.row_entry[t]], lane);
+        const double entry = O::get(data.A[view.row_entry[t]], lane);
+        // What is next to nothing underflows when it is squared.
+        const bool counts = __builtin_fabs(entry) > kVanishing;
+        rows[static_cast<size_t>(next) * view.n + view.row_column[t]] = counts ? entry : 0.0;
       }
       is_equality[next] = i < view.num_zero;
       multiplier[next++] = O::get(v[i], lane);

@@ -13,7 +13,8 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr int kRuizPasses = 2;
 constexpr double kMinScale = 1e-4, kMaxScale = 1e4;
-constexpr double kMinCost = 1e-8, kMaxCost = 1e8;
+// Costs may be as large as they like; tiny ones may be rounding, which 10⁸ does not bring to one.
+constexpr double kMinCost = 1e-300, kMaxCost = 1e8;
 
 /// Reads raw data of up to W instances and writes their scale factors.
 template <class L>

@@ -35,7 +35,7 @@ struct ScaledData {
 
   /// Put one instance, scaled, into one lane. A and (d, e) are skipped when `matrices_ready`:
   /// they are shared by the batch and already in every lane. An inequality with an infinite
-  /// bound becomes 0ᵀx + s = ±1: never active, or never satisfied.
+  /// bound becomes 0ᵀx + s = ±1 (scaled): never active, or never satisfied.
   void load(const ProblemData& data, const Scaling& scaling, long row, int lane,
             bool matrices_ready) {
     const StructureView& s = *structure;
@@ -74,7 +74,7 @@ struct ScaledData {
   void erase_row(int i, int lane, double bound) {
     const StructureView& s = *structure;
     has_erased_rows[lane] = true;
-    O::set(b[i], lane, bound > 0 ? 1.0 : -1.0);
+    O::set(b[i], lane, bound > 0 ? 1.0 : -O::get(e[i], lane));
     for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) O::set(A[s.row_entry[t]], lane, 0.0);
   }
 

@@ -23,6 +23,7 @@ constexpr double kPatience = 10.0;  // iterations without progress, once nearly 
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
+constexpr double kRounding = 1e-14;
 // Where the polish takes over for linear cones: it costs about an iteration and reaches far
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
@@ -57,7 +58,7 @@ struct HsdeSolver {
   // Infinity norms: residuals and their largest terms in the user's units (times τ), and the
   // products that certificates need in equilibrated ones.
   struct Norms {
-    V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s;
+    V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s, x, y;
   } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
@@ -198,16 +199,14 @@ struct HsdeSolver {
     const V *from_x = current ? x : best_x, *from_y = current ? y : best_y,
             *from_s = current ? s : best_s;
     const double k = O::get(data.cost, lane);
-    double divisor = O::get(current ? tau : best_tau, lane);
-    if (status == Status::kInfeasible) divisor = -O::get(dot(data.b, y, structure->m), lane) / k;
-    if (status == Status::kUnbounded) divisor = -O::get(dot(data.q, x, structure->n), lane) / k;
+    const double unit = normalization(problem, lane, status, current ? tau : best_tau);
     for (int j = 0; j < structure->n; ++j) {
-      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(from_x[j], lane) / divisor;
+      results.x.at(row, j) = O::get(data.d[j], lane) * (O::get(from_x[j], lane) * unit);
     }
     for (int i = 0; i < structure->m; ++i) {
       const double e = O::get(data.e[i], lane);
-      results.y.at(row, i) = e * O::get(from_y[i], lane) / (k * divisor);
-      results.s.at(row, i) = O::get(from_s[i], lane) / (e * divisor);
+      results.y.at(row, i) = e * (O::get(from_y[i], lane) * unit / k);
+      results.s.at(row, i) = O::get(from_s[i], lane) * unit / e;
       // Δs/s = −1 − Δy/y on the affine step: active when |Δs|/s > |Δy|/y.
       const bool active = i < num_zero() || O::get(affine_change[i], lane) > -0.5;
       // An earlier iterate was not classified; the adjoint does so where it is needed.
@@ -221,10 +220,29 @@ struct HsdeSolver {
     results.gap[row] = O::get(current ? gap : best_gap, lane);
   }
 
+  /// What a stored point is multiplied by: a solution has τ = 1, a certificate bᵀy = −1 or
+  /// qᵀx = −1. The multiplier of a bound at +∞ is dropped and does not count.
+  double normalization(const ProblemData& problem, int lane, Status status,
+                       const V& solution_tau) const {
+    const double k = O::get(data.cost, lane);
+    if (status == Status::kUnbounded) return -k / O::get(dot(data.q, x, structure->n), lane);
+    if (status != Status::kInfeasible) return 1.0 / O::get(solution_tau, lane);
+    double b_y = 0.0;
+    for (int i = 0; i < structure->m; ++i) {
+      const double term = O::get(data.b[i], lane) * O::get(y[i], lane);
+      if (!is_unbounded_row(problem, instance[lane], i)) b_y += term;
+    }
+    return -k / b_y;
+  }
+
+  bool is_unbounded_row(const ProblemData& problem, long row, int i) const {
+    return i >= num_zero() && i < num_linear() && problem.b.at(row, i) == __builtin_inf();
+  }
+
   void restore_erased_rows(const ProblemData& problem, long row,
                            const SolveResults& results) const {
     for (int i = num_zero(); i < num_linear(); ++i) {
-      if (!(problem.b.at(row, i) == __builtin_inf())) continue;
+      if (!is_unbounded_row(problem, row, i)) continue;
       results.y.at(row, i) = 0.0;
       results.s.at(row, i) = __builtin_inf();
       results.is_active.at(row, i) = 0;
@@ -250,6 +268,7 @@ struct HsdeSolver {
       norms.dual_terms = O::max(norms.dual_terms, O::max(O::abs(px), O::abs(aty)) * unscale);
       norms.Px = O::max(norms.Px, O::abs(px));
       norms.Aty = O::max(norms.Aty, O::abs(aty));
+      norms.x = O::max(norms.x, O::abs(x[j]));
     }
     for (int i = 0; i < v.m; ++i) {
       const V unscale = data.inverse_e[i], b = data.b[i], ax = Ax[i], slack = s[i];
@@ -260,6 +279,7 @@ struct HsdeSolver {
       norms.b = O::max(norms.b, O::abs(b) * unscale);
       norms.primal_terms = O::max(norms.primal_terms, O::max(O::abs(ax), O::abs(slack)) * unscale);
       norms.Ax_s = O::max(norms.Ax_s, O::abs(ax + slack));
+      norms.y = O::max(norms.y, O::abs(y[i]));
     }
     r_tau = x_P_x / tau + q_x + b_y + kappa;
     mu = (s_y + tau * kappa) * (1.0 / (v.degree + 1));
@@ -285,7 +305,10 @@ struct HsdeSolver {
                           dual_residual / (abs * cost_unit + rel * d_scale)),
                    gap / (abs * cost_unit + rel * g_scale));
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
-    const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau);
+    // A point that overflows in the user's units is none.
+    const V objective_terms = (O::abs(quadratic) + O::abs(linear) + O::abs(dual_linear));
+    const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau) &
+                     O::is_finite(p_scale + d_scale + objective_terms * inverse_cost);
     merit = O::select(finite, merit, O::splat(__builtin_inf()));
 
     // With bᵀy = −1, ‖Aᵀy‖ ≤ ε rules out every solution of size below 1/ε; likewise for the
@@ -293,8 +316,12 @@ struct HsdeSolver {
     const double eps = settings.eps_infeasible;
     const M certain = finite & O::le(tau, kappa);
     const V one = O::splat(1.0), none = O::splat(-1.0);
-    certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & certain, one, none);
-    certificate_x = O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & certain, one, none);
+    // A contradiction, or a decrease, of the size of rounding is none.
+    const M contradicts = certain & O::lt(kRounding * norms.y, -b_y);
+    const M decreases = certain & O::lt(kRounding * norms.x, -q_x);
+    certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & contradicts, one, none);
+    certificate_x =
+        O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & decreases, one, none);
     keep_best();
   }
 
