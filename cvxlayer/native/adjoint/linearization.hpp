@@ -113,7 +113,7 @@ struct Linearization {
   /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
   void classify() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
+    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
     const V tiny = O::splat(kTinyIterate);
     auto ratio = [&](int i) {
       return i < view.num_zero ? V{} : O::max(slack_of_row[i], tiny) / O::max(y[i], tiny);
@@ -126,7 +126,7 @@ struct Linearization {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }
     linearize_curved_cones();
-    kkt.factor.factorize(kAdjointRegularization);
+    kkt.factor.factorize(O::splat(kAdjointRegularization));
 
     data.multiply_P(x, r_n);
     data.multiply_At(y, t_n);
@@ -148,7 +148,7 @@ struct Linearization {
   // -------------------------------------------------------------------------- the matrix K
   void linearize() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
+    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
     }
@@ -162,7 +162,7 @@ struct Linearization {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
     }
     linearize_curved_cones();
-    kkt.factor.factorize(kAdjointRegularization);
+    kkt.factor.factorize(O::splat(kAdjointRegularization));
   }
 
   /// Find D and S of every curved cone, and write D − I and the rows of SA.
@@ -363,6 +363,7 @@ struct Linearization {
     const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
     for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
+    residual_norm = O::select(better, after, residual_norm);
     project(v, y);
     return better;
   }

@@ -25,6 +25,8 @@ struct Polish final : private Linearization<L> {
   using Base::multiply;
   using Base::norm;
   using Base::r_m;
+  using Base::residual_map;
+  using Base::residual_norm;
   using Base::settle_rows;
   using Base::slack_of_row;
   using Base::structure;
@@ -56,7 +58,19 @@ struct Polish final : private Linearization<L> {
     linearize();
     find_newton_step(false);
     refine_newton_step();
-    const M better = take_newton_step(before);
+    // The projected point may be worse than the interior one; so may the step from it be.
+    take_newton_step(O::max(before, residual_norm));
+    const M all = valid, far = valid & ~O::lt(residual_norm, before);
+    if (structure->num_cones > 0 && O::any(far)) {
+      valid = far;
+      linearize();
+      find_newton_step(false);
+      refine_newton_step();
+      take_newton_step(residual_norm);
+      residual_map(x, v, y, c_n, c_m);
+      valid = all;
+    }
+    const M better = all & O::lt(residual_norm, before);
     data.multiply_P(x, t_n);
     const StructureView& view = *structure;
     const V quadratic = dot(x, t_n, view.n), linear = dot(data.q, x, view.n);
@@ -105,7 +119,8 @@ struct Polish final : private Linearization<L> {
 
   /// (c_n, c_m) holds the residuals of the step that was taken, which is stored where these
   /// meet the tolerance, measured against the data alone, or none has grown in the user's
-  /// units. A row that was short of the tolerance is solved if they meet it.
+  /// units. A row that was short of the tolerance is solved if they meet it; a provisional one
+  /// that is not keeps its point, for the solver to go on from.
   void store(const SolveResults& results, const SolveSettings& settings, long row, int lane,
              double gap, double objective) const {
     const StructureView& view = *structure;
@@ -126,7 +141,9 @@ struct Polish final : private Linearization<L> {
                        dual <= abs * unit + rel * q_norm && gap <= abs * unit + rel * objective;
     const bool has_grown = !(primal <= results.primal_residual[row]) ||
                            !(dual <= results.dual_residual[row]) || !(gap <= results.gap[row]);
-    if (!meets && has_grown) return;
+    const bool is_provisional =
+        results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
+    if (!meets && (has_grown || is_provisional)) return;
     for (int j = 0; j < view.n; ++j) {
       results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
     }

@@ -8,12 +8,11 @@
 // refilled with the next instance, whose starting point comes out of the shared iteration.
 #pragma once
 
-#include "cone_scaling.hpp"
+#include "refinement.hpp"
 #include "status.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-constexpr double kRegularization = 1e-8;
 // A regularized system this far from the true one has no solution to be close to.
 constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
@@ -27,7 +26,6 @@ constexpr double kRounding = 1e-14;
 // Where the polish takes over for linear cones: it costs about an iteration and reaches far
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
-constexpr int kCarefulRefinements = 3;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
 struct Queue {
@@ -51,6 +49,7 @@ struct HsdeSolver {
   ScaledData<L> data;
   KktSystem<L> kkt;
   ConeScaling<L> scaling;
+  Refinement<L> refinement;
 
   // Iterate, products and residuals; residuals carry the scaling of the data.
   V *x, *y, *s, tau, kappa;
@@ -62,7 +61,7 @@ struct HsdeSolver {
   } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
-  V *work_n, *work_m, *scratch_n, *scratch_m;
+  V* work_n;
   V d_tau, d_kappa, mu, sigma;
   // Best iterate so far, unscaled merit.
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
@@ -71,6 +70,7 @@ struct HsdeSolver {
   V since_best;  // iterations since the best iterate
   M is_active, is_starting;
   double inaccurate_merit;
+  bool is_careful;
   long instance[W];
   int iterations[W];
 
@@ -79,11 +79,12 @@ struct HsdeSolver {
     data.lay_out(view, arena);
     kkt.lay_out(view, view.solve, arena);
     scaling.lay_out(view, arena);
+    refinement.lay_out(view, arena);
     const int n = view.n, m = view.m;
-    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &scratch_n, &best_x};
+    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y,  &s,     &Ax,     &ry,        &y1,     &y2,     &dy,
-                        &ds, &shift, &work_m, &scratch_m, &best_y, &best_s, &affine_change};
+    V** const of_m[] = {&y,  &s,  &Ax,    &ry,     &y1,     &y2,
+                        &dy, &ds, &shift, &best_y, &best_s, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -94,7 +95,10 @@ struct HsdeSolver {
         settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
+    refinement.start(tolerance);
+    is_careful = settings.careful;
     start(problem, scales, queue);
+    for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
     while (O::any(is_active)) {
       update_residuals();
       const bool refilled = finish_lanes(problem, scales, settings, queue, results);
@@ -102,10 +106,10 @@ struct HsdeSolver {
       if (refilled && starts_at_unit()) update_residuals();
       scaling.update(s, y);
       assemble();
-      solve_constant_and_affine(settings);
+      solve_constant_and_affine();
       set_starting_points();
       affine_step();
-      combined_step(settings);
+      combined_step();
       for (int lane = 0; lane < W; ++lane) ++iterations[lane];
     }
   }
@@ -137,6 +141,7 @@ struct HsdeSolver {
     // The iteration that finds a starting point does not count.
     iterations[lane] = starts_at_unit() ? 1 : 0;
     O::set_mask(is_starting, lane, !starts_at_unit());
+    refinement.reset(lane, is_careful);
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
     scaling.set_unit(s, y, lane);
@@ -145,6 +150,31 @@ struct HsdeSolver {
     O::set(best_merit, lane, __builtin_inf());
     O::set(step_taken, lane, 1.0);
     O::set(since_best, lane, 0.0);
+  }
+
+  /// Start from the point in the results, with τ = 1 and κ on the central path.
+  void resume_lane(const SolveResults& results, int lane) {
+    const long row = instance[lane];
+    const double k = O::get(data.cost, lane);
+    double inner = 0.0;
+    for (int j = 0; j < structure->n; ++j) {
+      O::set(x[j], lane, results.x.at(row, j) / O::get(data.d[j], lane));
+    }
+    for (int i = 0; i < structure->m; ++i) {
+      const double e = O::get(data.e[i], lane), slack = results.s.at(row, i);
+      if (i < num_linear()) {
+        O::set(affine_change[i], lane, results.is_active.at(row, i) > 0 ? 0.0 : -1.0);
+      }
+      if (__builtin_isinf(slack)) continue;  // an erased row, which is where it starts
+      O::set(s[i], lane, e * slack);
+      O::set(y[i], lane, k * results.y.at(row, i) / e);
+      inner += O::get(s[i], lane) * O::get(y[i], lane);
+    }
+    O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
+    O::set(step_taken, lane, 1.0);
+    iterations[lane] = results.iterations[row] + 1;
+    refinement.reset(lane, true);
+    O::set_mask(is_starting, lane, false);
   }
 
   /// Store lanes that ended and refill them. Returns whether any was refilled.
@@ -301,9 +331,11 @@ struct HsdeSolver {
     // Absolute tolerances shrink with the objective: 1e-8 means nothing to one of size 1e-6.
     const V cost_unit = O::min(O::splat(1.0), inverse_cost);
     const double abs = settings.eps_abs, rel = settings.eps_rel;
-    merit = O::max(O::max(primal_residual / (abs + rel * p_scale),
-                          dual_residual / (abs * cost_unit + rel * d_scale)),
-                   gap / (abs * cost_unit + rel * g_scale));
+    const V primal_merit = primal_residual / (abs + rel * p_scale);
+    const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
+    const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
+    merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
+    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit, O::abs(r_tau), gap_merit);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     // A point that overflows in the user's units is none.
     const V objective_terms = (O::abs(quadratic) + O::abs(linear) + O::abs(dual_linear));
@@ -345,30 +377,19 @@ struct HsdeSolver {
 
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
-    kkt.begin_assembly(data.P, kRegularization);
+    const V delta = refinement.next_delta();
+    kkt.begin_assembly(data.P, delta);
     kkt.write_A(data.A);
     scaling.assemble(data.A, kkt);
-    kkt.factor.factorize(kRegularization);
+    kkt.factor.factorize(delta);
   }
 
-  /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K.
   template <class Top, class Bottom>
   void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
-    const StructureView& view = *structure;
-    for (int pass = 0; pass < kCarefulRefinements; ++pass) {
-      data.multiply_P(u, work_n);
-      data.multiply_At(v, scratch_n);
-      for (int j = 0; j < view.n; ++j) work_n[j] = top(j) - work_n[j] - scratch_n[j];
-      scaling.multiply(v, work_m);
-      data.multiply_A(u, scratch_m);
-      for (int i = 0; i < view.m; ++i) work_m[i] += bottom(i) - scratch_m[i];
-      kkt.solve_in_place(work_n, work_m);
-      for (int j = 0; j < view.n; ++j) u[j] += work_n[j];
-      for (int i = 0; i < view.m; ++i) v[i] += work_m[i];
-    }
+    refinement.refine(data, scaling, kkt, top, bottom, u, v);
   }
 
-  void solve_constant_and_affine(const SolveSettings& settings) {
+  void solve_constant_and_affine() {
     // A starting lane without P solves for (0, b) beside (−q, b); with P the latter is enough.
     const auto affine_top = [this](int j) { return O::select(is_starting, V{}, -rx[j]); };
     const auto affine_bottom = [this](int i) {
@@ -380,20 +401,18 @@ struct HsdeSolver {
         [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
         [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
         {y1, y2});
-    if (settings.careful) {
-      refine(affine_top, affine_bottom, x1, y1);
-      refine(constant_top, constant_bottom, x2, y2);
-    }
+    refine(affine_top, affine_bottom, x1, y1);
+    refine(constant_top, constant_bottom, x2, y2);
   }
 
-  void solve_corrector(const SolveSettings& settings, V keep) {
+  void solve_corrector(V keep) {
     const auto top = [this, keep](int j) { return -keep * rx[j]; };
     const auto bottom = [this, keep](int i) {
       return i < num_zero() ? -keep * ry[i] : shift[i] - keep * ry[i];
     };
     kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
                           {x1}, {y1});
-    if (settings.careful) refine(top, bottom, x1, y1);
+    refine(top, bottom, x1, y1);
   }
 
   /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).
@@ -456,8 +475,8 @@ struct HsdeSolver {
     // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
     // an error of the solve where that system is close to the true one, and part of the
     // equation where the true one has no solution, as for an unbounded problem.
-    const M inconsistent = O::gt(kRegularization * largest, kInconsistent * rhs);
-    denominator += O::select(inconsistent, kRegularization * squares, V{});
+    const M inconsistent = O::gt(refinement.delta * largest, kInconsistent * rhs);
+    denominator += O::select(inconsistent, refinement.delta * squares, V{});
   }
 
   void affine_step() {
@@ -468,18 +487,19 @@ struct HsdeSolver {
     sigma = left * left * left;
   }
 
-  void combined_step(const SolveSettings& settings) {
+  void combined_step() {
     const StructureView& v = *structure;
     const V center = sigma * mu, keep = 1.0 - sigma;
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
-    solve_corrector(settings, keep);
-    const double fraction = settings.careful ? kCarefulStepFraction : kStepFraction;
+    solve_corrector(keep);
+    const double fraction = is_careful ? kCarefulStepFraction : kStepFraction;
     V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
 
     const M moves = is_active & ~is_starting;
     step_taken = O::select(is_starting, O::splat(1.0), alpha);
     alpha = O::select(moves, alpha, V{});
+    refinement.promised = O::select(moves, 1.0 - alpha * keep, O::splat(__builtin_inf()));
     is_starting = O::none();
     for (int j = 0; j < v.n; ++j) x[j] = O::select(moves, x[j] + alpha * dx[j], x[j]);
     for (int i = 0; i < v.m; ++i) {

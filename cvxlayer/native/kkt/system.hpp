@@ -24,7 +24,7 @@ struct KktSystem {
   V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
   V* coupling;   // the entry of GA of each singleton row
   V* permuted;   // two right-hand sides, one after the other
-  double regularization;
+  V regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
     structure = &view;
@@ -36,7 +36,7 @@ struct KktSystem {
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
-  void begin_assembly(const V* P, double delta) {
+  void begin_assembly(const V* P, V delta) {
     const StructureView& s = *structure;
     regularization = delta;
     for (int r = 0; r < plan->num_clear_runs; ++r) {
