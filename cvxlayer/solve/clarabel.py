@@ -42,6 +42,7 @@ _STATUSES = {
     "MaxTime": Status.MAX_ITERATIONS,
 }
 
+_INFEASIBILITY_TOLERANCE = 1e-10
 _MODERATE = (1e-100, 1e100)  # a cost that can be divided by
 
 # Set from `Settings`, or meant for a program that prints.
@@ -126,6 +127,8 @@ def _convert(settings: Settings) -> Any:
     options.tol_gap_rel = settings.eps_rel
     # Clarabel has one tolerance, absolute and relative, for feasibility.
     options.tol_feas = min(settings.eps_abs, settings.eps_rel)
+    # Relative to iterates that grow as they certify: its default is a certificate to 1e-6 only.
+    options.tol_infeas_rel = _INFEASIBILITY_TOLERANCE
     if settings.max_iters is not None:
         options.max_iter = settings.max_iters
     for name, value in settings.extra.items():

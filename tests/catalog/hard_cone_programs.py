@@ -48,7 +48,9 @@ def _instance(
     if family == "scaled":
         return _rescaled(P, q, A, b, cones, rng)
     if family == "infeasible":
-        return P, q, *_contradicted(A, b, cones, rng)
+        A, b = _contradicted(A, b, cones, rng)
+        # With the new rows, so that the dual stays feasible and only one status is right.
+        return P, -P @ x - A.T @ y, A, b
     if family == "unbounded":
         return _with_a_ray(P, q, A, x, s, cones, rng)
     return P, q, A, b

@@ -16,6 +16,7 @@ struct Polish final : private Linearization<L> {
   using Base::apply_root;
   using Base::c_m;
   using Base::c_n;
+  using Base::classify;
   using Base::data;
   using Base::find_newton_step;
   using Base::kkt;
@@ -51,8 +52,9 @@ struct Polish final : private Linearization<L> {
            int count, bool matrices_ready, const SolveSettings& settings,
            const SolveResults& results) {
     load(problem, scaling, io, first, count, matrices_ready);
-    valid = valid & ~unclassified;
     if (!O::any(valid)) return;
+    // The best iterate of a row that stalled later was not classified on the way.
+    if (O::any(unclassified)) classify();
     const V before = interior_residual();
     settle_rows();
     linearize();

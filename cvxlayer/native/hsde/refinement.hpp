@@ -41,6 +41,7 @@ struct Refinement {
   void start(double tolerance) {
     active = lost_pivots = O::none();
     delta = O::splat(kRegularization);
+    last_primal = last_dual = last_tau = O::splat(1.0);
     share = kRefinedShare * tolerance;
   }
 
