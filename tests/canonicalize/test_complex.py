@@ -97,6 +97,8 @@ def solve(program: Any, values: Values) -> Any:
 @pytest.mark.filterwarnings("ignore:Solution may be inaccurate", "ignore:You are solving")
 @each_case
 def test_solution_and_value_are_those_of_cvxpy(case: DppCase, rng: Any) -> None:
+    if cp.__version__.startswith("1.7") and case.name == "concave form":
+        pytest.skip("#3: CVXPY 1.7 cannot reduce it")
     problem, parameters, variables = case.build()
     values = case.sample(rng)
     program = compile_problem(problem, parameters, variables)

@@ -72,7 +72,8 @@ def run(*arguments: str):
     [
         ("good", GOOD, ["DCP and DPP", "equals finite differences", "Good. Use it as",
                         "Layer(problem, parameters=[b, c], variables=[x])"]),
-        ("not_dpp", AT_FAULT, ["DCP, but not DPP", "`c * c`", "cannot be a layer"]),
+        ("not_dpp", AT_FAULT, ["DCP, but not DPP", "parameter for the product",
+                               "cannot be a layer"]),
         ("not_dcp", AT_FAULT, ["not DCP", "Constraint 0", "cannot be a layer"]),
         ("unsupported", AT_FAULT, ["not supported", "integer", "cannot be a layer"]),
         ("infeasible", AT_FAULT, ["0 of 8 sampled instances: 8 INFEASIBLE", "--values",

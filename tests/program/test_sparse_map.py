@@ -68,7 +68,7 @@ def test_several_maps_and_a_base_are_added(name: str, base_rows: int, rng: Any) 
 
 
 def test_the_bits_of_a_row_depend_on_nothing_but_its_point(rng: Any) -> None:
-    matrix = sp.random_array((300, 200), density=0.05, rng=rng)
+    matrix = sp.csr_array(np.where(rng.random((300, 200)) < 0.05, rng.normal(size=(300, 200)), 0))
     sparse_map, points = SparseMap.of(matrix), rng.normal(size=(500, 200))
     alone = [apply_maps([(sparse_map, point[None])], None, 1, 1) for point in points]
     for threads in (1, 2, 7):
