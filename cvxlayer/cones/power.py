@@ -123,15 +123,15 @@ def _spectrum(point: np.ndarray, alpha: float) -> Spectrum:
         is_inside, is_polar, is_on_edge = _regions(point, alpha)
         X, Y, rho, q = _nearest(point, alpha)
         # Close to the polar u is tiny, and where it is lost v may as well be in the polar.
-        largest = np.maximum(np.maximum(X, Y), rho)
-        is_polar |= largest == 0.0
-        X, Y, rho, q = X / largest, Y / largest, rho / largest, q / largest / largest
+        size = np.maximum(np.maximum(X, Y), rho)
+        is_polar |= size == 0.0
+        x, y, z = X / size, Y / size, rho / size
         signed = np.copysign(1.0, point[:, 2])
-        nearest = np.stack([X, Y, signed * rho], axis=1)
+        nearest = np.stack([x, y, signed * z], axis=1)
         # v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
-        normal = np.stack([-alpha * rho * Y, -beta * rho * X, signed * X * Y], axis=1)
+        normal = np.stack([-alpha * z * y, -beta * z * x, signed * x * y], axis=1)
         kept = np.sum(normal**2, axis=1)
-        dropped = alpha * beta * q * np.sum(nearest**2, axis=1)
+        dropped = alpha * beta * (q / size / size) * np.sum(nearest**2, axis=1)
         on_curve = curved_spectrum(nearest, normal, kept, dropped)
     spectrum = select_spectrum(is_on_edge, _edge_spectrum(point, alpha), on_curve)
     spectrum = select_spectrum(is_polar, diagonal_spectrum(np.zeros((len(point), 3))), spectrum)

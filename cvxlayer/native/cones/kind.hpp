@@ -14,7 +14,7 @@ enum class ConeKind : int {
 };
 
 /// Whether lane code has a branch for it; see curved.hpp.
-inline bool is_implemented(ConeKind kind) { 
+inline bool is_implemented(ConeKind kind) {
   return kind == ConeKind::kSecondOrder || kind == ConeKind::kExponential ||
          kind == ConeKind::kPower;
 }

@@ -23,6 +23,17 @@ struct ProblemData {
   Rows<const double> P, q, A, b;
 };
 
+/// A queue of instances, [next, end), handed to lanes one by one.
+struct Queue {
+  const std::int64_t* index;  // instance of each place, or null for the identity
+  long next, end;
+  bool empty() const { return next >= end; }
+  long pop() {
+    const long place = next++;
+    return index == nullptr ? place : index[place];
+  }
+};
+
 struct SolveSettings {
   double eps_abs;
   double eps_rel;

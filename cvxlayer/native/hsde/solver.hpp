@@ -27,17 +27,6 @@ constexpr double kRounding = 1e-14;
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
 
-/// A queue of instances, [next, end), handed to lanes one by one.
-struct Queue {
-  const std::int64_t* index;  // instance of each place, or null for the identity
-  long next, end;
-  bool empty() const { return next >= end; }
-  long pop() {
-    const long place = next++;
-    return index == nullptr ? place : index[place];
-  }
-};
-
 template <class L>
 struct HsdeSolver {
   using V = typename L::V;
@@ -355,24 +344,6 @@ struct HsdeSolver {
     certificate_x =
         O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & decreases, one, none);
     keep_best();
-  }
-
-  void keep_best() {
-    // Only what could be returned as inaccurate; NaN merits compare false.
-    const M better = O::lt(merit, best_merit) & O::lt(merit, O::splat(inaccurate_merit)) &
-                     O::gt(merit, O::splat(1.0)) & ~is_starting;
-    since_best = O::select(better, V{}, since_best + 1.0);
-    if (!O::any(better)) return;
-    for (int j = 0; j < structure->n; ++j) best_x[j] = O::select(better, x[j], best_x[j]);
-    for (int i = 0; i < structure->m; ++i) {
-      best_y[i] = O::select(better, y[i], best_y[i]);
-      best_s[i] = O::select(better, s[i], best_s[i]);
-    }
-    best_tau = O::select(better, tau, best_tau);
-    best_merit = O::select(better, merit, best_merit);
-    best_primal = O::select(better, primal_residual, best_primal);
-    best_dual = O::select(better, dual_residual, best_dual);
-    best_gap = O::select(better, gap, best_gap);
   }
 
   // ------------------------------------------------------------------------ linear algebra
