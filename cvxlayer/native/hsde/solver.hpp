@@ -8,6 +8,7 @@
 // refilled with the next instance, whose starting point comes out of the shared iteration.
 #pragma once
 
+#include "best_iterate.hpp"
 #include "refinement.hpp"
 #include "status.hpp"
 
@@ -52,11 +53,9 @@ struct HsdeSolver {
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
   V* work_n;
   V d_tau, d_kappa, mu, sigma;
-  // Best iterate so far, unscaled merit.
-  V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
+  BestIterate<L> best;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
-  V since_best;  // iterations since the best iterate
   M is_active, is_starting;
   double inaccurate_merit;
   bool is_careful;
@@ -67,13 +66,13 @@ struct HsdeSolver {
     structure = &view;
     data.lay_out(view, arena);
     kkt.lay_out(view, view.solve, arena);
+    best.lay_out(view, arena);
     scaling.lay_out(view, arena);
     refinement.lay_out(view, arena);
     const int n = view.n, m = view.m;
-    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &best_x};
+    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y,  &s,  &Ax,    &ry,     &y1,     &y2,
-                        &dy, &ds, &shift, &best_y, &best_s, &affine_change};
+    V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -136,9 +135,8 @@ struct HsdeSolver {
     scaling.set_unit(s, y, lane);
     O::set(tau, lane, 1.0);
     O::set(kappa, lane, 1.0);
-    O::set(best_merit, lane, __builtin_inf());
+    best.reset(lane);
     O::set(step_taken, lane, 1.0);
-    O::set(since_best, lane, 0.0);
   }
 
   /// Start from the point in the results, with τ = 1 and κ on the central path.
@@ -177,10 +175,10 @@ struct HsdeSolver {
       if (!O::get_mask(is_active, lane) || O::get_mask(is_starting, lane)) continue;
       const double reached = O::get(merit, lane);
       Status status;
-      const bool is_near = O::get(best_merit, lane) <= inaccurate_merit;
+      const bool is_near = O::get(best.merit, lane) <= inaccurate_merit;
       const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) ||
                            !__builtin_isfinite(reached) ||
-                           (is_near && O::get(since_best, lane) > kPatience);
+                           (is_near && O::get(best.age, lane) > kPatience);
       if (reached <= 1.0) {
         status = Status::kSolved;
       } else if (settings.stops_early && reached <= kProvisionalMerit &&
@@ -214,11 +212,11 @@ struct HsdeSolver {
     const long row = instance[lane];
     const bool current = status == Status::kSolved || status == Status::kProvisional ||
                          status == Status::kInfeasible || status == Status::kUnbounded ||
-                         !(O::get(best_merit, lane) < __builtin_inf());
-    const V *from_x = current ? x : best_x, *from_y = current ? y : best_y,
-            *from_s = current ? s : best_s;
+                         !(O::get(best.merit, lane) < __builtin_inf());
+    const V *from_x = current ? x : best.x, *from_y = current ? y : best.y,
+            *from_s = current ? s : best.s;
     const double k = O::get(data.cost, lane);
-    const double unit = normalization(problem, lane, status, current ? tau : best_tau);
+    const double unit = normalization(problem, lane, status, current ? tau : best.tau);
     for (int j = 0; j < structure->n; ++j) {
       results.x.at(row, j) = O::get(data.d[j], lane) * (O::get(from_x[j], lane) * unit);
     }
@@ -234,9 +232,9 @@ struct HsdeSolver {
     if (data.has_erased_rows[lane]) restore_erased_rows(problem, row, results);
     results.status[row] = static_cast<std::int8_t>(status);
     results.iterations[row] = iterations[lane] - 1;
-    results.primal_residual[row] = O::get(current ? primal_residual : best_primal, lane);
-    results.dual_residual[row] = O::get(current ? dual_residual : best_dual, lane);
-    results.gap[row] = O::get(current ? gap : best_gap, lane);
+    results.primal_residual[row] = O::get(current ? primal_residual : best.primal_residual, lane);
+    results.dual_residual[row] = O::get(current ? dual_residual : best.dual_residual, lane);
+    results.gap[row] = O::get(current ? gap : best.gap, lane);
   }
 
   /// What a stored point is multiplied by: a solution has τ = 1, a certificate bᵀy = −1 or
@@ -343,7 +341,10 @@ struct HsdeSolver {
     certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & contradicts, one, none);
     certificate_x =
         O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & decreases, one, none);
-    keep_best();
+    // Only what could be returned as inaccurate; NaN merits compare false.
+    best.keep(O::lt(merit, best.merit) & O::lt(merit, O::splat(inaccurate_merit)) &
+                  O::gt(merit, O::splat(1.0)) & ~is_starting,
+              *this);
   }
 
   // ------------------------------------------------------------------------ linear algebra
