@@ -322,7 +322,7 @@ struct HsdeSolver {
     const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
     const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
     merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
-    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit, O::abs(r_tau), gap_merit);
+    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     // A point that overflows in the user's units is none.
     const V objective_terms = (O::abs(quadratic) + O::abs(linear) + O::abs(dual_linear));
