@@ -48,6 +48,9 @@ struct SymbolicView {
   long scratch;             // entries of the update buffer
 };
 
+struct PermutedPattern;
+struct AssemblyNodes;
+
 class Symbolic {
  public:
   /// Analyze a symmetric pattern given by its entries (row[k], col[k]), any triangle, the
@@ -64,18 +67,14 @@ class Symbolic {
   long storage() const { return storage_; }
 
  private:
-  void order(const std::vector<int>& row, const std::vector<int>& col,
-             const std::vector<bool>& is_late);
-  void build_columns(const std::vector<int>& row, const std::vector<int>& col);
-  void find_supernodes();
-  void merge_supernodes();
+  void place_nodes(const PermutedPattern& pattern, const AssemblyNodes& found);
+  void find_rows(const PermutedPattern& pattern, const std::vector<int>& pivots,
+                 const std::vector<int>& label);
   void build_segments();
 
   int dim_;
-  std::vector<int> position_;
   std::vector<signed char> sign_;
-  std::vector<std::vector<int>> columns_;  // rows below the diagonal of each pivot
-  std::vector<int> leaf_group_;            // group of each pivot, −1 if none
+  std::vector<int> position_;
   std::vector<Supernode> nodes_;
   std::vector<int> node_of_;
   std::vector<int> below_rows_;
