@@ -112,7 +112,7 @@ struct Linearization {
   /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
   void classify() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
+    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
     const V tiny = O::splat(kTinyIterate);
     auto ratio = [&](int i) {
       return i < view.num_zero ? V{} : O::max(slack_of_row[i], tiny) / O::max(y[i], tiny);
@@ -128,7 +128,7 @@ struct Linearization {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }
     linearize_curved_cones();
-    kkt.factor.factorize(kAdjointRegularization);
+    kkt.factor.factorize(O::splat(kAdjointRegularization));
 
     data.multiply_P(x, r_n);
     data.multiply_At(y, t_n);
@@ -150,7 +150,7 @@ struct Linearization {
   // -------------------------------------------------------------------------- the matrix K
   void linearize() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, kAdjointRegularization);
+    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
     }
@@ -164,7 +164,7 @@ struct Linearization {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
     }
     linearize_curved_cones();
-    kkt.factor.factorize(kAdjointRegularization);
+    kkt.factor.factorize(O::splat(kAdjointRegularization));
   }
 
   /// Find D and S of every curved cone, and write D − I and the rows of SA.

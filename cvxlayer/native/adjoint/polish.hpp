@@ -97,7 +97,8 @@ struct Polish final : private Linearization<L> {
   }
 
   /// (c_n, c_m) holds the residuals of the step that was taken. A provisional row is solved
-  /// if they meet the tolerance, measured against the data alone.
+  /// if they meet the tolerance, measured against the data alone; else its point is kept, for
+  /// the solver to go on from.
   void store(const SolveResults& results, const SolveSettings& settings, long row, int lane,
              double gap, double objective) const {
     const StructureView& view = *structure;
@@ -105,28 +106,32 @@ struct Polish final : private Linearization<L> {
     double primal = 0.0, dual = 0.0, b_norm = 0.0, q_norm = 0.0;
     for (int j = 0; j < view.n; ++j) {
       const double unscale = O::get(data.inverse_kd[j], lane);
-      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
       dual = __builtin_fmax(dual, __builtin_fabs(O::get(c_n[j], lane)) * unscale);
       q_norm = __builtin_fmax(q_norm, __builtin_fabs(O::get(data.q[j], lane)) * unscale);
     }
     for (int i = 0; i < view.m; ++i) {
-      const double unscale = O::get(data.inverse_e[i], lane), e = O::get(data.e[i], lane);
+      const double unscale = O::get(data.inverse_e[i], lane);
       primal = __builtin_fmax(primal, __builtin_fabs(O::get(c_m[i], lane)) * unscale);
       b_norm = __builtin_fmax(b_norm, __builtin_fabs(O::get(data.b[i], lane)) * unscale);
+    }
+    const double abs = settings.eps_abs, rel = settings.eps_rel;
+    const bool meets = primal <= abs + rel * b_norm && dual <= abs * unit + rel * q_norm &&
+                       gap <= abs * unit + rel * objective;
+    if (results.status[row] == static_cast<std::int8_t>(Status::kProvisional)) {
+      if (!meets) return;
+      results.status[row] = static_cast<std::int8_t>(Status::kSolved);
+    }
+    for (int j = 0; j < view.n; ++j) {
+      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
+    }
+    for (int i = 0; i < view.m; ++i) {
       if (__builtin_isinf(results.s.at(row, i))) continue;
-      results.y.at(row, i) = e * O::get(y[i], lane) / k;
-      results.s.at(row, i) = O::get(y[i] - v[i], lane) * unscale;
+      results.y.at(row, i) = O::get(data.e[i], lane) * O::get(y[i], lane) / k;
+      results.s.at(row, i) = O::get(y[i] - v[i], lane) * O::get(data.inverse_e[i], lane);
     }
     results.primal_residual[row] = primal;
     results.dual_residual[row] = dual;
     results.gap[row] = gap;
-    const double abs = settings.eps_abs, rel = settings.eps_rel;
-    const bool meets = primal <= abs + rel * b_norm && dual <= abs * unit + rel * q_norm &&
-                       gap <= abs * unit + rel * objective;
-    const auto provisional = static_cast<std::int8_t>(Status::kProvisional);
-    if (meets && results.status[row] == provisional) {
-      results.status[row] = static_cast<std::int8_t>(Status::kSolved);
-    }
   }
 };
 

@@ -140,17 +140,20 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
       return;
     }
     kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
-    // Rows that the polish could not finish go all the way.
+    // Rows that the polish could not finish go all the way, from where they stand.
     std::vector<std::int64_t> unfinished;
     for (long row = begin; row < end; ++row) {
       const bool left = results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
       if (left) unfinished.push_back(row);
     }
-    if (unfinished.empty()) return;
     SolveSettings whole = settings;
     whole.stops_early = false;
-    kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), 0,
-                  static_cast<long>(unfinished.size()), results);
+    whole.resumes = true;
+    const auto left = static_cast<long>(unfinished.size());
+    for (long first = 0; first < left; first += kernels.width) {
+      kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
+                    std::min<long>(first + kernels.width, left), results);
+    }
   });
 }
 

@@ -99,7 +99,8 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
                                max_iterations,
                                careful,
                                polish,
-                               polish && !careful && !index.has_value()};
+                               polish && !careful && !index.has_value(),
+                               false};
   const std::int64_t* selected = index.has_value() ? index->data() : nullptr;
   const long count = index.has_value() ? static_cast<long>(index->shape(0)) : batch;
   for (long k = 0; selected != nullptr && k < count; ++k) {

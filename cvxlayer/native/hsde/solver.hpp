@@ -13,11 +13,11 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-constexpr double kRegularization = 1e-8;
+// Without refinement, a δ that forgives rounding; with it, one that a few passes take out.
+constexpr double kRegularization = 1e-8, kCarefulRegularization = 1e-10;
 // A regularized system this far from the true one has no solution to be close to.
 constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
-constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
@@ -25,7 +25,13 @@ constexpr double kDefaultTolerance = 1e-8;
 // Where the polish takes over for linear cones: it costs about an iteration and reaches far
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
-constexpr int kCarefulRefinements = 3;
+constexpr int kMostRefinements = 3;
+// A pass has to bring the residual below this share of the last, and stops at this share of
+// the right-hand side.
+constexpr double kRefinementGain = 0.2, kRefinedShare = 1e-12;
+// Residuals fall by 1 − α(1 − σ) in each step, but for what the solves with K miss: a lane
+// where one stays above this multiple of that is refined from then on.
+constexpr double kPoorDecrease = 2.0;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
 struct Queue {
@@ -58,6 +64,7 @@ struct HsdeSolver {
   struct Norms {
     V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s;
   } norms;
+  V decrease, last_primal, last_dual, last_tau;  // what the last step promised, and from where
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
   V *work_n, *work_m, *scratch_n, *scratch_m;
@@ -66,8 +73,10 @@ struct HsdeSolver {
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
-  M is_active, is_starting;
+  M is_active, is_starting, refines;
   double inaccurate_merit;
+  V regularization;
+  bool is_careful;
   long instance[W];
   int iterations[W];
 
@@ -91,17 +100,19 @@ struct HsdeSolver {
         settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
+    is_careful = settings.careful;
     start(problem, scales, queue);
+    for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
     while (O::any(is_active)) {
       update_residuals();
       finish_lanes(problem, scales, settings, queue, results);
       if (!O::any(is_active)) break;
       scaling.update(s, y);
       assemble();
-      solve_constant_and_affine(settings);
+      solve_constant_and_affine();
       set_starting_points();
       affine_step();
-      combined_step(settings);
+      combined_step();
       for (int lane = 0; lane < W; ++lane) ++iterations[lane];
     }
   }
@@ -130,12 +141,39 @@ struct HsdeSolver {
     instance[lane] = row;
     iterations[lane] = 0;
     O::set_mask(is_starting, lane, true);
+    O::set_mask(refines, lane, is_careful);
+    O::set(decrease, lane, __builtin_inf());
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
     scaling.set_unit(s, y, lane);
     O::set(tau, lane, 1.0);
     O::set(kappa, lane, 1.0);
     O::set(best_merit, lane, __builtin_inf());
+  }
+
+  /// Start from the point in the results, with τ = 1 and κ on the central path.
+  void resume_lane(const SolveResults& results, int lane) {
+    const long row = instance[lane];
+    const double k = O::get(data.cost, lane);
+    double inner = 0.0;
+    for (int j = 0; j < structure->n; ++j) {
+      O::set(x[j], lane, results.x.at(row, j) / O::get(data.d[j], lane));
+    }
+    for (int i = 0; i < structure->m; ++i) {
+      const double e = O::get(data.e[i], lane), slack = results.s.at(row, i);
+      if (i < num_linear()) {
+        O::set(affine_change[i], lane, results.is_active.at(row, i) > 0 ? 0.0 : -1.0);
+      }
+      if (__builtin_isinf(slack)) continue;  // an erased row, which is where it starts
+      O::set(s[i], lane, e * slack);
+      O::set(y[i], lane, k * results.y.at(row, i) / e);
+      inner += O::get(s[i], lane) * O::get(y[i], lane);
+    }
+    O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
+    O::set(step_taken, lane, 1.0);
+    iterations[lane] = results.iterations[row] + 1;
+    O::set_mask(refines, lane, true);
+    O::set_mask(is_starting, lane, false);
   }
 
   void finish_lanes(const ProblemData& problem, const Scaling& scales,
@@ -268,9 +306,11 @@ struct HsdeSolver {
     // Absolute tolerances shrink with the objective: 1e-8 means nothing to one of size 1e-6.
     const V cost_unit = O::min(O::splat(1.0), inverse_cost);
     const double abs = settings.eps_abs, rel = settings.eps_rel;
-    merit = O::max(O::max(primal_residual / (abs + rel * p_scale),
-                          dual_residual / (abs * cost_unit + rel * d_scale)),
-                   gap / (abs * cost_unit + rel * g_scale));
+    const V primal_merit = primal_residual / (abs + rel * p_scale);
+    const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
+    const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
+    merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
+    watch_decrease(primal_merit, dual_merit, gap_merit);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau);
     merit = O::select(finite, merit, O::splat(__builtin_inf()));
@@ -283,6 +323,17 @@ struct HsdeSolver {
     certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & certain, one, none);
     certificate_x = O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & certain, one, none);
     keep_best();
+  }
+
+  /// Lanes whose residuals, where they still matter, fall by less than the step promised.
+  void watch_decrease(V primal_merit, V dual_merit, V gap_merit) {
+    const V one = O::splat(1.0), promised = kPoorDecrease * decrease;
+    refines = refines | (O::gt(norms.primal, promised * last_primal) & O::gt(primal_merit, one)) |
+              (O::gt(norms.dual, promised * last_dual) & O::gt(dual_merit, one)) |
+              (O::gt(O::abs(r_tau), promised * last_tau) & O::gt(gap_merit, one));
+    last_primal = norms.primal;
+    last_dual = norms.dual;
+    last_tau = O::abs(r_tau);
   }
 
   void keep_best() {
@@ -305,32 +356,52 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const StructureView& v = *structure;
-    kkt.begin_assembly(data.P, kRegularization);
+    regularization =
+        O::select(refines, O::splat(kCarefulRegularization), O::splat(kRegularization));
+    kkt.begin_assembly(data.P, regularization);
     for (int t = 0; t < v.num_A; ++t) {
       if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
     }
     scaling.assemble(data.A, kkt);
-    kkt.factor.factorize(kRegularization);
+    kkt.factor.factorize(regularization);
   }
 
-  /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K.
+  /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K,
+  /// in the lanes that are refined.
   template <class Top, class Bottom>
   void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
     const StructureView& view = *structure;
-    for (int pass = 0; pass < kCarefulRefinements; ++pass) {
+    M running = refines;
+    V before = O::splat(__builtin_inf());
+    for (int pass = 0; pass < kMostRefinements && O::any(running); ++pass) {
+      V missing{}, size{};
       data.multiply_P(u, work_n);
       data.multiply_At(v, scratch_n);
-      for (int j = 0; j < view.n; ++j) work_n[j] = top(j) - work_n[j] - scratch_n[j];
+      for (int j = 0; j < view.n; ++j) {
+        const V wanted = top(j);
+        work_n[j] = wanted - work_n[j] - scratch_n[j];
+        missing = O::max(missing, O::abs(work_n[j]));
+        size = O::max(size, O::abs(wanted));
+      }
       scaling.multiply(v, work_m);
       data.multiply_A(u, scratch_m);
-      for (int i = 0; i < view.m; ++i) work_m[i] += bottom(i) - scratch_m[i];
+      for (int i = 0; i < view.m; ++i) {
+        const V wanted = bottom(i);
+        work_m[i] += wanted - scratch_m[i];
+        missing = O::max(missing, O::abs(work_m[i]));
+        size = O::max(size, O::abs(wanted));
+      }
+      running = running & O::lt(missing, kRefinementGain * before) &
+                O::gt(missing, kRefinedShare * size);
+      if (!O::any(running)) return;
+      before = missing;
       kkt.solve_in_place(work_n, work_m);
-      for (int j = 0; j < view.n; ++j) u[j] += work_n[j];
-      for (int i = 0; i < view.m; ++i) v[i] += work_m[i];
+      for (int j = 0; j < view.n; ++j) u[j] += O::select(running, work_n[j], V{});
+      for (int i = 0; i < view.m; ++i) v[i] += O::select(running, work_m[i], V{});
     }
   }
 
-  void solve_constant_and_affine(const SolveSettings& settings) {
+  void solve_constant_and_affine() {
     // A starting lane without P solves for (0, b) beside (−q, b); with P the latter is enough.
     const auto affine_top = [this](int j) { return O::select(is_starting, V{}, -rx[j]); };
     const auto affine_bottom = [this](int i) {
@@ -342,20 +413,18 @@ struct HsdeSolver {
         [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
         [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
         {y1, y2});
-    if (settings.careful) {
-      refine(affine_top, affine_bottom, x1, y1);
-      refine(constant_top, constant_bottom, x2, y2);
-    }
+    refine(affine_top, affine_bottom, x1, y1);
+    refine(constant_top, constant_bottom, x2, y2);
   }
 
-  void solve_corrector(const SolveSettings& settings, V keep) {
+  void solve_corrector(V keep) {
     const auto top = [this, keep](int j) { return -keep * rx[j]; };
     const auto bottom = [this, keep](int i) {
       return i < num_zero() ? -keep * ry[i] : shift[i] - keep * ry[i];
     };
     kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
                           {x1}, {y1});
-    if (settings.careful) refine(top, bottom, x1, y1);
+    refine(top, bottom, x1, y1);
   }
 
   /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).
@@ -418,8 +487,8 @@ struct HsdeSolver {
     // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
     // an error of the solve where that system is close to the true one, and part of the
     // equation where the true one has no solution, as for an unbounded problem.
-    const M inconsistent = O::gt(kRegularization * largest, kInconsistent * rhs);
-    denominator += O::select(inconsistent, kRegularization * squares, V{});
+    const M inconsistent = O::gt(regularization * largest, kInconsistent * rhs);
+    denominator += O::select(inconsistent, regularization * squares, V{});
   }
 
   void affine_step() {
@@ -430,18 +499,18 @@ struct HsdeSolver {
     sigma = left * left * left;
   }
 
-  void combined_step(const SolveSettings& settings) {
+  void combined_step() {
     const StructureView& v = *structure;
     const V center = sigma * mu, keep = 1.0 - sigma;
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
-    solve_corrector(settings, keep);
-    const double fraction = settings.careful ? kCarefulStepFraction : kStepFraction;
-    V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
+    solve_corrector(keep);
+    V alpha = O::min(combine(keep, complement, shift) * kStepFraction, O::splat(1.0));
 
     const M moves = is_active & ~is_starting;
     step_taken = O::select(is_starting, O::splat(1.0), alpha);
     alpha = O::select(moves, alpha, V{});
+    decrease = O::select(moves, 1.0 - alpha * keep, O::splat(__builtin_inf()));
     is_starting = O::none();
     for (int j = 0; j < v.n; ++j) x[j] = O::select(moves, x[j] + alpha * dx[j], x[j]);
     for (int i = 0; i < v.m; ++i) {

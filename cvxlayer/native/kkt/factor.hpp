@@ -143,7 +143,7 @@ struct Factor {
   /// Factorize in place. In exact arithmetic no signed pivot of a quasidefinite matrix is
   /// below its regularization; one that is, by rounding, is raised to `floor`. Never fails,
   /// never allocates.
-  void factorize(double floor) {
+  void factorize(V floor) {
     for (int k = 0; k < symbolic.num_nodes; ++k) {
       const Supernode& node = symbolic.nodes[k];
       if (node.is_diagonal) {
@@ -168,17 +168,17 @@ struct Factor {
 
  private:
   /// Store the regularized pivot and its inverse; returns the inverse.
-  CVXLAYER_INLINE V accept_pivot(V value, int position, double floor) const {
+  CVXLAYER_INLINE V accept_pivot(V value, int position, V floor) const {
     const double sign = symbolic.sign[position];
     const V signed_pivot = value * sign;
     // The negated comparison also replaces NaN, so that one bad lane stays finite.
-    const V safe = O::select(O::gt(signed_pivot, O::splat(floor)), signed_pivot, O::splat(floor));
+    const V safe = O::select(O::gt(signed_pivot, floor), signed_pivot, floor);
     pivot[position] = safe * sign;
     inverse[position] = sign / safe;
     return inverse[position];
   }
 
-  void factorize_diagonal(const Supernode& node, double floor) {
+  void factorize_diagonal(const Supernode& node, V floor) {
     V* panel = storage + node.panel;
     for (int c = 0; c < node.width; ++c) {
       accept_pivot(panel[c], node.first + c, floor);
@@ -190,7 +190,7 @@ struct Factor {
     }
   }
 
-  void factorize_dense(const Supernode& node, double floor) {
+  void factorize_dense(const Supernode& node, V floor) {
     const int width = node.width, height = width + node.num_below;
     V* panel = storage + node.panel;
     for (int i = 0; i < height; ++i) rows[i] = static_cast<long>(i) * width;
@@ -215,7 +215,7 @@ struct Factor {
     for (int k = 0; k < count; ++k) out[k] = row[k] * pivot[first + k];
   }
 
-  void factorize_block(const Supernode& node, V* panel, int begin, int block, double floor) {
+  void factorize_block(const Supernode& node, V* panel, int begin, int block, V floor) {
     const int width = node.width, height = width + node.num_below;
     V inverted[4], coupling[4][4];  // coupling[j][k] = L_jk D_k inside the block
     for (int j = 0; j < block; ++j) {

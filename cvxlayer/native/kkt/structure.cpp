@@ -108,6 +108,12 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
   std::fill(sign.begin(), sign.begin() + n_, static_cast<signed char>(1));
   std::vector<bool> is_late(kkt_size_, false);
   for (int i = 0; i < num_zero_; ++i) is_late[kkt_index_[i]] = true;
+  std::fill(is_late.begin(), is_late.begin() + n_, true);
+  for (int j : singleton_column_) is_late[j] = false;
+  for (int j = 0; j < n_; ++j) {
+    const int end = P_start_[j + 1];
+    if (end > P_start_[j] && P_row_[end - 1] == j) is_late[j] = false;
+  }
   plan.symbolic = std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
 
   const Symbolic& symbolic = *plan.symbolic;

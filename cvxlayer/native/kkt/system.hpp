@@ -24,7 +24,7 @@ struct KktSystem {
   V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
   V* coupling;   // the entry of GA of each singleton row
   V* permuted;   // two right-hand sides, interleaved
-  double regularization;
+  V regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
     structure = &view;
@@ -42,7 +42,7 @@ struct KktSystem {
   }
 
   /// Write P + δI, and clear the rest of the factor storage.
-  void begin_assembly(const V* P, double delta) {
+  void begin_assembly(const V* P, V delta) {
     const StructureView& s = *structure;
     regularization = delta;
     for (long k = 0; k < plan->symbolic.storage; ++k) factor.storage[k] = V{};
