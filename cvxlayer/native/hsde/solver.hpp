@@ -28,7 +28,9 @@ constexpr double kProvisionalMerit = 30.0;
 constexpr int kMostRefinements = 3;
 // A pass has to bring the residual below this share of the last, and stops at this share of
 // the right-hand side.
-constexpr double kRefinementGain = 0.2, kRefinedShare = 1e-12;
+constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-12;
+// A first residual above this share of the right-hand side tells of pivots lost to rounding.
+constexpr double kLostPivots = 1e-6;
 // Residuals fall by 1 − α(1 − σ) in each step, but for what the solves with K miss: a lane
 // where one stays above this multiple of that is refined from then on.
 constexpr double kPoorDecrease = 2.0;
@@ -73,7 +75,7 @@ struct HsdeSolver {
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
-  M is_active, is_starting, refines;
+  M is_active, is_starting, refines, lost_pivots;
   double inaccurate_merit;
   V regularization;
   bool is_careful;
@@ -141,7 +143,7 @@ struct HsdeSolver {
     instance[lane] = row;
     iterations[lane] = 0;
     O::set_mask(is_starting, lane, true);
-    O::set_mask(refines, lane, is_careful);
+    set_refines(lane, is_careful);
     O::set(decrease, lane, __builtin_inf());
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
@@ -172,8 +174,14 @@ struct HsdeSolver {
     O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
     O::set(step_taken, lane, 1.0);
     iterations[lane] = results.iterations[row] + 1;
-    O::set_mask(refines, lane, true);
+    set_refines(lane, true);
     O::set_mask(is_starting, lane, false);
+  }
+
+  void set_refines(int lane, bool value) {
+    O::set_mask(refines, lane, value);
+    O::set_mask(lost_pivots, lane, false);
+    O::set(regularization, lane, value ? kCarefulRegularization : kRegularization);
   }
 
   void finish_lanes(const ProblemData& problem, const Scaling& scales,
@@ -328,9 +336,12 @@ struct HsdeSolver {
   /// Lanes whose residuals, where they still matter, fall by less than the step promised.
   void watch_decrease(V primal_merit, V dual_merit, V gap_merit) {
     const V one = O::splat(1.0), promised = kPoorDecrease * decrease;
-    refines = refines | (O::gt(norms.primal, promised * last_primal) & O::gt(primal_merit, one)) |
-              (O::gt(norms.dual, promised * last_dual) & O::gt(dual_merit, one)) |
-              (O::gt(O::abs(r_tau), promised * last_tau) & O::gt(gap_merit, one));
+    const M poor = (O::gt(norms.primal, promised * last_primal) & O::gt(primal_merit, one)) |
+                   (O::gt(norms.dual, promised * last_dual) & O::gt(dual_merit, one)) |
+                   (O::gt(O::abs(r_tau), promised * last_tau) & O::gt(gap_merit, one));
+    regularization =
+        O::select(poor & ~refines, O::splat(kCarefulRegularization), regularization);
+    refines = refines | poor;
     last_primal = norms.primal;
     last_dual = norms.dual;
     last_tau = O::abs(r_tau);
@@ -356,8 +367,10 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const StructureView& v = *structure;
-    regularization =
-        O::select(refines, O::splat(kCarefulRegularization), O::splat(kRegularization));
+    // δ grows where pivots were lost with the last one.
+    regularization = O::select(
+        lost_pivots, O::min(10.0 * regularization, O::splat(kRegularization)), regularization);
+    lost_pivots = O::none();
     kkt.begin_assembly(data.P, regularization);
     for (int t = 0; t < v.num_A; ++t) {
       if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
@@ -391,6 +404,7 @@ struct HsdeSolver {
         missing = O::max(missing, O::abs(work_m[i]));
         size = O::max(size, O::abs(wanted));
       }
+      if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
       running = running & O::lt(missing, kRefinementGain * before) &
                 O::gt(missing, kRefinedShare * size);
       if (!O::any(running)) return;
