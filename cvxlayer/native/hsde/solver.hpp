@@ -8,16 +8,15 @@
 // refilled with the next instance, whose starting point comes out of the shared iteration.
 #pragma once
 
-#include "cone_scaling.hpp"
+#include "refinement.hpp"
 #include "status.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-// Without refinement, a δ that forgives rounding; with it, one that a few passes take out.
-constexpr double kRegularization = 1e-8, kCarefulRegularization = 1e-10;
 // A regularized system this far from the true one has no solution to be close to.
 constexpr double kInconsistent = 1e-3;
 constexpr double kStepFraction = 0.99;
+constexpr double kCarefulStepFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
 constexpr double kInaccurateFactor = 1e3;
@@ -25,15 +24,6 @@ constexpr double kDefaultTolerance = 1e-8;
 // Where the polish takes over for linear cones: it costs about an iteration and reaches far
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
-constexpr int kMostRefinements = 3;
-// A pass has to bring the residual below this share of the last, and stops at this share of
-// the right-hand side.
-constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-12;
-// A first residual above this share of the right-hand side tells of pivots lost to rounding.
-constexpr double kLostPivots = 1e-6;
-// Residuals fall by 1 − α(1 − σ) in each step, but for what the solves with K miss: a lane
-// where one stays above this multiple of that is refined from then on.
-constexpr double kPoorDecrease = 2.0;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
 struct Queue {
@@ -57,6 +47,7 @@ struct HsdeSolver {
   ScaledData<L> data;
   KktSystem<L> kkt;
   ConeScaling<L> scaling;
+  Refinement<L> refinement;
 
   // Iterate, products and residuals; residuals carry the scaling of the data.
   V *x, *y, *s, tau, kappa;
@@ -66,18 +57,16 @@ struct HsdeSolver {
   struct Norms {
     V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s;
   } norms;
-  V decrease, last_primal, last_dual, last_tau;  // what the last step promised, and from where
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
-  V *work_n, *work_m, *scratch_n, *scratch_m;
+  V* work_n;
   V d_tau, d_kappa, mu, sigma;
   // Best iterate so far, unscaled merit.
   V *best_x, *best_y, *best_s, best_tau, best_merit, best_primal, best_dual, best_gap;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
-  M is_active, is_starting, refines, lost_pivots;
+  M is_active, is_starting;
   double inaccurate_merit;
-  V regularization;
   bool is_careful;
   long instance[W];
   int iterations[W];
@@ -87,11 +76,12 @@ struct HsdeSolver {
     data.lay_out(view, arena);
     kkt.lay_out(view, view.solve, arena);
     scaling.lay_out(view, arena);
+    refinement.lay_out(view, arena);
     const int n = view.n, m = view.m;
-    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &scratch_n, &best_x};
+    V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &best_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y,  &s,     &Ax,     &ry,        &y1,     &y2,     &dy,
-                        &ds, &shift, &work_m, &scratch_m, &best_y, &best_s, &affine_change};
+    V** const of_m[] = {&y,  &s,  &Ax,    &ry,     &y1,     &y2,
+                        &dy, &ds, &shift, &best_y, &best_s, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -102,6 +92,7 @@ struct HsdeSolver {
         settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
+    refinement.start(tolerance);
     is_careful = settings.careful;
     start(problem, scales, queue);
     for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
@@ -143,8 +134,7 @@ struct HsdeSolver {
     instance[lane] = row;
     iterations[lane] = 0;
     O::set_mask(is_starting, lane, true);
-    set_refines(lane, is_careful);
-    O::set(decrease, lane, __builtin_inf());
+    refinement.reset(lane, is_careful);
     for (int j = 0; j < structure->n; ++j) O::set(x[j], lane, 0.0);
     for (int i = 0; i < structure->m; ++i) O::set(affine_change[i], lane, 0.0);
     scaling.set_unit(s, y, lane);
@@ -174,14 +164,8 @@ struct HsdeSolver {
     O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
     O::set(step_taken, lane, 1.0);
     iterations[lane] = results.iterations[row] + 1;
-    set_refines(lane, true);
+    refinement.reset(lane, true);
     O::set_mask(is_starting, lane, false);
-  }
-
-  void set_refines(int lane, bool value) {
-    O::set_mask(refines, lane, value);
-    O::set_mask(lost_pivots, lane, false);
-    O::set(regularization, lane, value ? kCarefulRegularization : kRegularization);
   }
 
   void finish_lanes(const ProblemData& problem, const Scaling& scales,
@@ -318,7 +302,7 @@ struct HsdeSolver {
     const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
     const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
     merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
-    watch_decrease(primal_merit, dual_merit, gap_merit);
+    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit, O::abs(r_tau), gap_merit);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau);
     merit = O::select(finite, merit, O::splat(__builtin_inf()));
@@ -331,20 +315,6 @@ struct HsdeSolver {
     certificate_y = O::select(O::lt(norms.Aty, -eps * b_y) & certain, one, none);
     certificate_x = O::select(O::lt(O::max(norms.Px, norms.Ax_s), -eps * q_x) & certain, one, none);
     keep_best();
-  }
-
-  /// Lanes whose residuals, where they still matter, fall by less than the step promised.
-  void watch_decrease(V primal_merit, V dual_merit, V gap_merit) {
-    const V one = O::splat(1.0), promised = kPoorDecrease * decrease;
-    const M poor = (O::gt(norms.primal, promised * last_primal) & O::gt(primal_merit, one)) |
-                   (O::gt(norms.dual, promised * last_dual) & O::gt(dual_merit, one)) |
-                   (O::gt(O::abs(r_tau), promised * last_tau) & O::gt(gap_merit, one));
-    regularization =
-        O::select(poor & ~refines, O::splat(kCarefulRegularization), regularization);
-    refines = refines | poor;
-    last_primal = norms.primal;
-    last_dual = norms.dual;
-    last_tau = O::abs(r_tau);
   }
 
   void keep_best() {
@@ -367,52 +337,18 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const StructureView& v = *structure;
-    // δ grows where pivots were lost with the last one.
-    regularization = O::select(
-        lost_pivots, O::min(10.0 * regularization, O::splat(kRegularization)), regularization);
-    lost_pivots = O::none();
-    kkt.begin_assembly(data.P, regularization);
+    const V delta = refinement.next_delta();
+    kkt.begin_assembly(data.P, delta);
     for (int t = 0; t < v.num_A; ++t) {
       if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
     }
     scaling.assemble(data.A, kkt);
-    kkt.factor.factorize(regularization);
+    kkt.factor.factorize(delta);
   }
 
-  /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K,
-  /// in the lanes that are refined.
   template <class Top, class Bottom>
   void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
-    const StructureView& view = *structure;
-    M running = refines;
-    V before = O::splat(__builtin_inf());
-    for (int pass = 0; pass < kMostRefinements && O::any(running); ++pass) {
-      V missing{}, size{};
-      data.multiply_P(u, work_n);
-      data.multiply_At(v, scratch_n);
-      for (int j = 0; j < view.n; ++j) {
-        const V wanted = top(j);
-        work_n[j] = wanted - work_n[j] - scratch_n[j];
-        missing = O::max(missing, O::abs(work_n[j]));
-        size = O::max(size, O::abs(wanted));
-      }
-      scaling.multiply(v, work_m);
-      data.multiply_A(u, scratch_m);
-      for (int i = 0; i < view.m; ++i) {
-        const V wanted = bottom(i);
-        work_m[i] += wanted - scratch_m[i];
-        missing = O::max(missing, O::abs(work_m[i]));
-        size = O::max(size, O::abs(wanted));
-      }
-      if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
-      running = running & O::lt(missing, kRefinementGain * before) &
-                O::gt(missing, kRefinedShare * size);
-      if (!O::any(running)) return;
-      before = missing;
-      kkt.solve_in_place(work_n, work_m);
-      for (int j = 0; j < view.n; ++j) u[j] += O::select(running, work_n[j], V{});
-      for (int i = 0; i < view.m; ++i) v[i] += O::select(running, work_m[i], V{});
-    }
+    refinement.refine(data, scaling, kkt, top, bottom, u, v);
   }
 
   void solve_constant_and_affine() {
@@ -501,8 +437,8 @@ struct HsdeSolver {
     // (x₂, y₂) solves the regularized system, for which δ‖(x₂, y₂)‖² belongs to the sum. It is
     // an error of the solve where that system is close to the true one, and part of the
     // equation where the true one has no solution, as for an unbounded problem.
-    const M inconsistent = O::gt(regularization * largest, kInconsistent * rhs);
-    denominator += O::select(inconsistent, regularization * squares, V{});
+    const M inconsistent = O::gt(refinement.delta * largest, kInconsistent * rhs);
+    denominator += O::select(inconsistent, refinement.delta * squares, V{});
   }
 
   void affine_step() {
@@ -519,12 +455,13 @@ struct HsdeSolver {
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
     solve_corrector(keep);
-    V alpha = O::min(combine(keep, complement, shift) * kStepFraction, O::splat(1.0));
+    const double fraction = is_careful ? kCarefulStepFraction : kStepFraction;
+    V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
 
     const M moves = is_active & ~is_starting;
     step_taken = O::select(is_starting, O::splat(1.0), alpha);
     alpha = O::select(moves, alpha, V{});
-    decrease = O::select(moves, 1.0 - alpha * keep, O::splat(__builtin_inf()));
+    refinement.promised = O::select(moves, 1.0 - alpha * keep, O::splat(__builtin_inf()));
     is_starting = O::none();
     for (int j = 0; j < v.n; ++j) x[j] = O::select(moves, x[j] + alpha * dx[j], x[j]);
     for (int i = 0; i < v.m; ++i) {

@@ -168,8 +168,7 @@ void Growth::merge_children(int node) {
   int kept = -1;
   for (const int c : candidates_) {
     Node& child = nodes_[c];
-    const double separate =
-        cost_of(parent.width, parent.below) + cost_of(child.width, child.below);
+    const double separate = cost_of(parent.width, parent.below) + cost_of(child.width, child.below);
     if (child.is_diagonal || cost_of(parent.width + child.width, parent.below) > separate) {
       child.next_sibling = kept;
       kept = c;

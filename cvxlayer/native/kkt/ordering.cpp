@@ -65,7 +65,7 @@ class MinimumDegree {
 
   const int dim_;
   const std::vector<bool>& is_late_;
-  std::vector<int> pool_;                        // every list; those of elements at the end
+  std::vector<int> pool_;                          // every list; those of elements at the end
   std::vector<int> begin_, variables_, elements_;  // start and lengths of both lists
   std::vector<int> weight_;   // rows a variable stands for; 0 for what is no variable
   std::vector<int> degree_;   // of a variable: bound on its neighbors' weight; of an element:

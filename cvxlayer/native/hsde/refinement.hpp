@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// When a lane needs more than one solve with K: iterative refinement against the unregularized
+// matrix, the regularization δ that goes with it, and the sign that it is time.
+#pragma once
+
+#include "cone_scaling.hpp"
+
+namespace cvxlayer::CVXLAYER_ISA {
+
+// Without refinement, a δ that forgives rounding; with it, one that a few passes take out.
+constexpr double kRegularization = 1e-8, kCarefulRegularization = 1e-10;
+constexpr int kMostRefinements = 3;
+// A pass has to bring the residual below this share of the last; passes stop this far below
+// the tolerance, relative to the right-hand side.
+constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-4;
+// A first residual above this share of the right-hand side tells of pivots lost to rounding.
+constexpr double kLostPivots = 1e-6;
+// Residuals fall by 1 − α(1 − σ) in each step, but for what the solves with K miss: a lane
+// where one stays above this multiple of that is refined from then on.
+constexpr double kPoorDecrease = 2.0;
+
+template <class L>
+struct Refinement {
+  using V = typename L::V;
+  using M = typename L::M;
+  using O = Ops<L>;
+
+  M active, lost_pivots;
+  V delta;
+  V promised;  // 1 − α(1 − σ) of the last step
+  V last_primal, last_dual, last_tau;
+  V *top_n, *bottom_m, *work_n, *work_m;
+  double share;
+
+  void lay_out(const StructureView& view, Arena& arena) {
+    for (V** pointer : {&top_n, &work_n}) *pointer = arena.take<V>(view.n);
+    for (V** pointer : {&bottom_m, &work_m}) *pointer = arena.take<V>(view.m);
+  }
+
+  void start(double tolerance) {
+    active = lost_pivots = O::none();
+    delta = O::splat(kRegularization);
+    share = kRefinedShare * tolerance;
+  }
+
+  /// A new instance enters the lane.
+  void reset(int lane, bool is_active) {
+    O::set_mask(active, lane, is_active);
+    O::set_mask(lost_pivots, lane, false);
+    O::set(delta, lane, is_active ? kCarefulRegularization : kRegularization);
+    O::set(promised, lane, __builtin_inf());
+  }
+
+  /// Begin to refine lanes in which a residual fell by less than the step promised, where it
+  /// still `matters`: its part of the merit, above 1 while not converged.
+  void watch(V primal, V primal_merit, V dual, V dual_merit, V tau, V tau_merit) {
+    const V one = O::splat(1.0), limit = kPoorDecrease * promised;
+    const M poor = (O::gt(primal, limit * last_primal) & O::gt(primal_merit, one)) |
+                   (O::gt(dual, limit * last_dual) & O::gt(dual_merit, one)) |
+                   (O::gt(tau, limit * last_tau) & O::gt(tau_merit, one));
+    delta = O::select(poor & ~active, O::splat(kCarefulRegularization), delta);
+    active = active | poor;
+    last_primal = primal;
+    last_dual = dual;
+    last_tau = tau;
+  }
+
+  /// The δ to factorize with: larger where pivots were lost with the last one.
+  V next_delta() {
+    delta = O::select(lost_pivots, O::min(10.0 * delta, O::splat(kRegularization)), delta);
+    lost_pivots = O::none();
+    return delta;
+  }
+
+  /// Add to (u, v) what K (u, v) misses of its right-hand side, in the active lanes.
+  template <class Top, class Bottom>
+  void refine(const ScaledData<L>& data, const ConeScaling<L>& scaling, KktSystem<L>& kkt,
+              const Top& top, const Bottom& bottom, V* u, V* v) {
+    const StructureView& view = *data.structure;
+    M running = active;
+    V before = O::splat(__builtin_inf());
+    for (int pass = 0; pass < kMostRefinements && O::any(running); ++pass) {
+      V missing{}, size{};
+      data.multiply_P(u, top_n);
+      data.multiply_At(v, work_n);
+      for (int j = 0; j < view.n; ++j) {
+        const V wanted = top(j);
+        top_n[j] = wanted - top_n[j] - work_n[j];
+        missing = O::max(missing, O::abs(top_n[j]));
+        size = O::max(size, O::abs(wanted));
+      }
+      scaling.multiply(v, bottom_m);
+      data.multiply_A(u, work_m);
+      for (int i = 0; i < view.m; ++i) {
+        const V wanted = bottom(i);
+        bottom_m[i] += wanted - work_m[i];
+        missing = O::max(missing, O::abs(bottom_m[i]));
+        size = O::max(size, O::abs(wanted));
+      }
+      if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
+      running = running & O::lt(missing, kRefinementGain * before) & O::gt(missing, share * size);
+      if (!O::any(running)) return;
+      before = missing;
+      kkt.solve_in_place(top_n, bottom_m);
+      for (int j = 0; j < view.n; ++j) u[j] += O::select(running, top_n[j], V{});
+      for (int i = 0; i < view.m; ++i) v[i] += O::select(running, bottom_m[i], V{});
+    }
+  }
+};
+
+}  // namespace cvxlayer::CVXLAYER_ISA
