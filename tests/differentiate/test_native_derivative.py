@@ -144,7 +144,7 @@ def test_a_row_that_stopped_short_is_differentiated_where_it_stopped(
     """An unreachable tolerance returns an earlier iterate, whose active rows are its own."""
     batch = random_batch(rng, n=8, cones=ConeProduct(1, 12, (4,)), batch=12)
     backend = NativeBackend()
-    unreachable = Settings(1e-16, 1e-16, threads=1, extra={"fallback": False})
+    unreachable = Settings(1e-18, 1e-18, threads=1, extra={"fallback": False})
     short = backend.solve(backend.setup(batch.structure), batch, unreachable)
     assert (short.status == Status.INACCURATE).all()
     solution = solved(batch)

@@ -364,6 +364,7 @@ struct Linearization {
     const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
     for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
+    residual_norm = O::select(better, after, residual_norm);
     project(v, y);
     return better;
   }

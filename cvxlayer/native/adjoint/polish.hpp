@@ -25,6 +25,8 @@ struct Polish final : private Linearization<L> {
   using Base::multiply;
   using Base::norm;
   using Base::r_m;
+  using Base::residual_map;
+  using Base::residual_norm;
   using Base::settle_rows;
   using Base::slack_of_row;
   using Base::structure;
@@ -56,7 +58,19 @@ struct Polish final : private Linearization<L> {
     linearize();
     find_newton_step(false);
     refine_newton_step();
-    const M better = take_newton_step(before);
+    // The projected point may be worse than the interior one; so may the step from it be.
+    take_newton_step(O::max(before, residual_norm));
+    const M all = valid, far = valid & ~O::lt(residual_norm, before);
+    if (structure->num_cones > 0 && O::any(far)) {
+      valid = far;
+      linearize();
+      find_newton_step(false);
+      refine_newton_step();
+      take_newton_step(residual_norm);
+      residual_map(x, v, y, c_n, c_m);
+      valid = all;
+    }
+    const M better = all & O::lt(residual_norm, before);
     data.multiply_P(x, t_n);
     const StructureView& view = *structure;
     const V quadratic = dot(x, t_n, view.n), linear = dot(data.q, x, view.n);
