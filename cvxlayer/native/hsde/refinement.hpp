@@ -16,9 +16,9 @@ constexpr int kMostRefinements = 3;
 constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-4;
 // A first residual above this share of the right-hand side tells of pivots lost to rounding.
 constexpr double kLostPivots = 1e-6;
-// Residuals fall by 1 − α(1 − σ) in each step, but for what the solves with K miss: a lane
-// where one stays above this multiple of that is refined from then on.
-constexpr double kPoorDecrease = 2.0;
+// A step brings both residuals to 1 − α(1 − σ) of what they were, but for what the solves with
+// K miss: a lane where one stays above twice that, and above this share, is refined from then on.
+constexpr double kPoorDecrease = 0.3;
 
 template <class L>
 struct Refinement {
@@ -29,9 +29,9 @@ struct Refinement {
   M active, lost_pivots;
   V delta;
   V promised;  // 1 − α(1 − σ) of the last step
-  V last_primal, last_dual, last_tau;
+  V last_primal, last_dual;
   V *top_n, *bottom_m, *work_n, *work_m;
-  double share;
+  double refined_share;
 
   void lay_out(const StructureView& view, Arena& arena) {
     for (V** pointer : {&top_n, &work_n}) *pointer = arena.take<V>(view.n);
@@ -41,7 +41,7 @@ struct Refinement {
   void start(double tolerance) {
     active = lost_pivots = O::none();
     delta = O::splat(kRegularization);
-    share = kRefinedShare * tolerance;
+    refined_share = kRefinedShare * tolerance;
   }
 
   /// A new instance enters the lane.
@@ -53,17 +53,15 @@ struct Refinement {
   }
 
   /// Begin to refine lanes in which a residual fell by less than the step promised, where it
-  /// still `matters`: its part of the merit, above 1 while not converged.
-  void watch(V primal, V primal_merit, V dual, V dual_merit, V tau, V tau_merit) {
-    const V one = O::splat(1.0), limit = kPoorDecrease * promised;
-    const M poor = (O::gt(primal, limit * last_primal) & O::gt(primal_merit, one)) |
-                   (O::gt(dual, limit * last_dual) & O::gt(dual_merit, one)) |
-                   (O::gt(tau, limit * last_tau) & O::gt(tau_merit, one));
+  /// still matters: its part of the merit is above 1 until it has converged.
+  void watch(V primal, V primal_merit, V dual, V dual_merit) {
+    const V one = O::splat(1.0), share = O::max(2.0 * promised, O::splat(kPoorDecrease));
+    const M poor = (O::gt(primal, share * last_primal) & O::gt(primal_merit, one)) |
+                   (O::gt(dual, share * last_dual) & O::gt(dual_merit, one));
     delta = O::select(poor & ~active, O::splat(kCarefulRegularization), delta);
     active = active | poor;
     last_primal = primal;
     last_dual = dual;
-    last_tau = tau;
   }
 
   /// The δ to factorize with: larger where pivots were lost with the last one.
@@ -99,7 +97,7 @@ struct Refinement {
         size = O::max(size, O::abs(wanted));
       }
       if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
-      running = running & O::lt(missing, kRefinementGain * before) & O::gt(missing, share * size);
+      running = running & O::lt(missing, kRefinementGain * before) & O::gt(missing, refined_share * size);
       if (!O::any(running)) return;
       before = missing;
       kkt.solve_in_place(top_n, bottom_m);

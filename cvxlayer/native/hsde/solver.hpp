@@ -302,7 +302,7 @@ struct HsdeSolver {
     const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
     const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
     merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
-    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit, O::abs(r_tau), gap_merit);
+    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     const M finite = O::is_finite(x_P_x + q_x + b_y) & O::is_finite(mu + r_tau);
     merit = O::select(finite, merit, O::splat(__builtin_inf()));
