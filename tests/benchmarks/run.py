@@ -8,6 +8,7 @@ cores; cold starts and memory need fresh processes anyway.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -40,6 +41,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look in under three minutes")
     parser.add_argument("--only", nargs="+", metavar="WORKLOAD", help="these workloads alone")
+    parser.add_argument(
+        "--others", nargs="*", metavar="PROBLEM",
+        help="instead: problems made by others (Maros-Meszaros, SDPLIB), all or these",
+    )  # fmt: skip
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--batches", nargs="+", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None, help="for one cell")
@@ -149,9 +154,24 @@ def _settle(options: argparse.Namespace) -> None:
     options.seconds = options.seconds or (0.6 if options.quick else 4.0)
 
 
+def _run_others(options: argparse.Namespace) -> None:
+    from tests.benchmarks.others import measure_all, render
+    from tests.benchmarks.worker import bind
+
+    bind(1)
+    records = measure_all(options.others)
+    rows = [dataclasses.asdict(record) for record in records]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"machine": machine(), "others": rows}, indent=1))
+    print(render(records))
+
+
 def main() -> None:
     """Run, save, render."""
     options = _arguments()
+    if options.others is not None:
+        _run_others(options)
+        return
     _settle(options)
     from tests.benchmarks.catalog import workloads
 

@@ -45,7 +45,7 @@ namespace {
 /// list of its neighbors that no element covers, then that of its elements.
 class MinimumDegree {
  public:
-  MinimumDegree(const Graph& graph, const std::vector<bool>& is_late);
+  MinimumDegree(const Graph& graph, const std::vector<bool>& is_late, DegreeKind kind);
   std::vector<int> run();
 
  private:
@@ -56,13 +56,19 @@ class MinimumDegree {
   void build_element(int pivot);
   void measure_elements(int pivot);
   void update_variable(int i, int pivot);
-  void merge_alike(int pivot);
-  bool is_alike(int i, int j);
+  void merge_alike();
+  bool is_marked(int j) const;
   void emit(int i);
   void insert(int i);
   void remove(int i);
   bool is_variable(int i) const { return weight_[i] > 0; }
 
+  /// Place among the degrees: neighbors outside of the variable, or with its own rows.
+  int key(int i) const {
+    return degree_[i] + (kind_ == DegreeKind::kTrue ? weight_[i] - 1 : 0);
+  }
+
+  const DegreeKind kind_;
   const int dim_;
   const std::vector<bool>& is_late_;
   std::vector<int> pool_;                          // every list; those of elements at the end
@@ -81,8 +87,9 @@ class MinimumDegree {
   int stamp_ = 0, lowest_ = 0, remaining_;
 };
 
-MinimumDegree::MinimumDegree(const Graph& graph, const std::vector<bool>& is_late)
-    : dim_(graph.dim()),
+MinimumDegree::MinimumDegree(const Graph& graph, const std::vector<bool>& is_late, DegreeKind kind)
+    : kind_(kind),
+      dim_(graph.dim()),
       is_late_(is_late),
       pool_(graph.neighbor),
       begin_(graph.start.begin(), graph.start.end() - 1),
@@ -160,7 +167,7 @@ void MinimumDegree::release_late() {
 }
 
 void MinimumDegree::insert(int i) {
-  const int d = degree_[i];
+  const int d = key(i);
   next_[i] = head_[d];
   previous_[i] = -1;
   if (head_[d] >= 0) previous_[head_[d]] = i;
@@ -172,7 +179,7 @@ void MinimumDegree::remove(int i) {
   if (previous_[i] >= 0) {
     next_[previous_[i]] = next_[i];
   } else {
-    head_[degree_[i]] = next_[i];
+    head_[key(i)] = next_[i];
   }
   if (next_[i] >= 0) previous_[next_[i]] = previous_[i];
 }
@@ -195,7 +202,7 @@ void MinimumDegree::eliminate(int pivot) {
   const int begin = begin_[pivot], end = begin + variables_[pivot];
   alike_.clear();
   for (int k = begin; k < end; ++k) update_variable(pool_[k], pivot);
-  merge_alike(pivot);
+  merge_alike();
   int kept = begin;
   for (int k = begin; k < end; ++k) {
     const int i = pool_[k];
@@ -296,26 +303,25 @@ void MinimumDegree::update_variable(int i, int pivot) {
   alike_.emplace_back(hash, i);
 }
 
-void MinimumDegree::merge_alike(int pivot) {
-  (void)pivot;
+void MinimumDegree::merge_alike() {
   std::sort(alike_.begin(), alike_.end());
   for (size_t a = 0; a < alike_.size(); ++a) {
     const auto [hash, i] = alike_[a];
     if (!is_variable(i)) continue;
-    bool is_marked = false;
+    bool has_mark = false;
     for (size_t b = a + 1; b < alike_.size() && alike_[b].first == hash; ++b) {
       const int j = alike_[b].second;
       if (!is_variable(j) || variables_[i] != variables_[j] || elements_[i] != elements_[j]) {
         continue;
       }
-      if (!is_marked) {
+      if (!has_mark) {
         ++stamp_;
-        is_marked = true;
+        has_mark = true;
         for (int k = begin_[i]; k < begin_[i] + variables_[i] + elements_[i]; ++k) {
           mark_[pool_[k]] = stamp_;
         }
       }
-      if (!is_alike(i, j)) continue;
+      if (!is_marked(j)) continue;
       weight_[i] += weight_[j];
       weight_[j] = 0;
       next_member_[last_member_[i]] = j;
@@ -324,9 +330,8 @@ void MinimumDegree::merge_alike(int pivot) {
   }
 }
 
-/// Whether the marked lists of i are those of j.
-bool MinimumDegree::is_alike(int i, int j) {
-  (void)i;
+/// Whether everything in the lists of j carries the mark.
+bool MinimumDegree::is_marked(int j) const {
   for (int k = begin_[j]; k < begin_[j] + variables_[j] + elements_[j]; ++k) {
     if (mark_[pool_[k]] != stamp_) return false;
   }
@@ -335,8 +340,9 @@ bool MinimumDegree::is_alike(int i, int j) {
 
 }  // namespace
 
-std::vector<int> order_by_minimum_degree(const Graph& graph, const std::vector<bool>& is_late) {
-  return MinimumDegree(graph, is_late).run();
+std::vector<int> order_by_minimum_degree(const Graph& graph, const std::vector<bool>& is_late,
+                                         DegreeKind kind) {
+  return MinimumDegree(graph, is_late, kind).run();
 }
 
 }  // namespace cvxlayer

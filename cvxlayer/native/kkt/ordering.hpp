@@ -18,8 +18,14 @@ struct Graph {
   int dim() const { return static_cast<int>(start.size()) - 1; }
 };
 
+/// Indices with the same neighbors are counted as one. Their degree is either that of the
+/// group to the outside, better where the graph is sparse, or that of one of them, better where
+/// a few dense blocks are all there is.
+enum class DegreeKind { kExternal, kTrue };
+
 /// The indices in the order of their elimination. An index with `is_late` follows at least
 /// one of its neighbors, where it has any.
-std::vector<int> order_by_minimum_degree(const Graph& graph, const std::vector<bool>& is_late);
+std::vector<int> order_by_minimum_degree(const Graph& graph, const std::vector<bool>& is_late,
+                                         DegreeKind kind);
 
 }  // namespace cvxlayer

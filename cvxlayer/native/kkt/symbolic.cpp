@@ -8,14 +8,44 @@
 
 namespace cvxlayer {
 
+namespace {
+
+// Up to this dimension both kinds of degree are tried, and the cheaper order is kept.
+constexpr int kMostForTwoOrders = 500;
+
+struct Candidate {
+  std::vector<int> order, position;
+  PermutedPattern pattern;
+  EliminationTree tree;
+
+  Candidate(const Graph& graph, const std::vector<bool>& is_late, DegreeKind kind)
+      : order(order_by_minimum_degree(graph, is_late, kind)),
+        position(invert(order)),
+        pattern(graph, order, position),
+        tree(pattern) {}
+
+  static std::vector<int> invert(const std::vector<int>& order) {
+    std::vector<int> position(order.size());
+    for (size_t k = 0; k < order.size(); ++k) position[order[k]] = static_cast<int>(k);
+    return position;
+  }
+};
+
+Candidate best_order(const Graph& graph, const std::vector<bool>& is_late) {
+  Candidate best(graph, is_late, DegreeKind::kExternal);
+  if (graph.dim() > kMostForTwoOrders) return best;
+  Candidate other(graph, is_late, DegreeKind::kTrue);
+  return other.tree.multiply_adds() < best.tree.multiply_adds() ? other : best;
+}
+
+}  // namespace
+
 Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>& col,
                    const std::vector<signed char>& sign, const std::vector<bool>& is_late)
-    : dim_(dim), sign_(dim), position_(dim) {
-  const Graph graph(dim, row, col);
-  const std::vector<int> order = order_by_minimum_degree(graph, is_late);
-  for (int k = 0; k < dim; ++k) position_[order[k]] = k;
-  const PermutedPattern pattern(graph, order, position_);
-  place_nodes(pattern, find_nodes(pattern, EliminationTree(pattern)));
+    : dim_(dim), sign_(dim) {
+  const Candidate best = best_order(Graph(dim, row, col), is_late);
+  position_ = best.position;
+  place_nodes(best.pattern, find_nodes(best.pattern, best.tree));
   build_segments();
   for (int i = 0; i < dim; ++i) sign_[position_[i]] = sign[i];
 }

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.benchmarks --others`: problems made by others, one at a time.
+
+Every solver gets the same cone program, a fresh start and one thread; its time is that of
+setup and solve together. What it returns is judged by our own KKT residual, not by its word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cvxlayer.cones import semidefinite
+from cvxlayer.cones.product import ConeKind, ConeProduct
+from cvxlayer.program.batch import ConeProgramBatch
+from tests.benchmarks.other_solvers import SOLVERS, NotApplicableError, Outcome
+from tests.catalog import maros_meszaros, sdplib
+
+#: A point this close to optimal counts as a solution, whatever its solver asked for.
+RIGHT = 1e-6
+REPETITIONS = 3
+#: Seconds after which a solve is not repeated.
+LONG = 0.5
+DIGITS = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one solver made of one problem.
+
+    Attributes:
+        problem, solver: names.
+        status: "solved" or the solver's own word for anything else.
+        iterations: as the solver counts them.
+        seconds: processor time of setup and solve, the best of some.
+        residual: of `kkt_residual` at the returned point; NaN without one.
+        objective: ½xᵀPx + qᵀx there.
+    """
+
+    problem: str
+    solver: str
+    status: str
+    iterations: int = 0
+    seconds: float = float("nan")
+    residual: float = float("nan")
+    objective: float = float("nan")
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it says solved, and is."""
+        return self.status == "solved" and self.residual <= RIGHT
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it says solved, and is not; or has a certificate for a solvable problem."""
+        claims = self.status in ("infeasible", "unbounded")
+        return claims or (self.status == "solved" and not self.residual <= RIGHT)
+
+
+def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float:
+    """Largest KKT residual of one instance from x and y alone (s = b − Ax).
+
+    The maximum of the distances of s to K and of y to K*, of ‖Px + Aᵀy + q‖∞ and of
+    |xᵀPx + qᵀx + bᵀy|, each relative to 1 + its largest term.
+    """
+    upper, q, A, b = batch.instance(0)
+    is_present = np.isfinite(b)
+    P = upper + upper.T
+    P.setdiag(upper.diagonal())
+    Px, Ax, Aty = P @ x, A @ x, A.T @ y
+    slack = np.where(is_present, b - Ax, 0.0)
+    cones, finite = batch.structure.cones, np.where(is_present, b, 0.0)
+    terms = [float(x @ Px), float(q @ x), float(finite @ y)]
+    return max(
+        distance(cones, slack, dual=False) / (1 + _largest(Ax, finite)),
+        distance(cones, y, dual=True) / (1 + _largest(y)),
+        _largest(Px + Aty + q) / (1 + _largest(Px, Aty, q)),
+        abs(sum(terms)) / (1 + max(map(abs, terms))),
+    )
+
+
+def distance(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> float:
+    """How far a point is outside of K (or K*): the largest violation over the cones."""
+    linear = point[: cones.num_linear]
+    worst = 0.0 if dual else _largest(linear[: cones.zero])
+    worst = max(worst, -float(linear[cones.zero :].min(initial=0.0)))
+    for cone in cones.curved:
+        part = point[cone.rows]
+        if cone.kind is ConeKind.SECOND_ORDER:
+            worst = max(worst, float(np.linalg.norm(part[1:]) - part[0]))
+        elif cone.kind is ConeKind.SEMIDEFINITE:
+            worst = max(worst, -float(np.linalg.eigvalsh(semidefinite.unpack(part[None])[0])[0]))
+        else:
+            raise NotImplementedError(f"distance to the cone {cone.kind.name}")
+    return worst
+
+
+def _largest(*vectors: np.ndarray) -> float:
+    return max(float(np.max(np.abs(vector), initial=0.0)) for vector in vectors)
+
+
+def problems(names: list[str] | None = None) -> dict[str, Callable[[], ConeProgramBatch]]:
+    """Every problem by its name, small sets first."""
+    found = {path.stem: (lambda path=path: maros_meszaros.load(path)) for path in maros_meszaros.FILES}
+    found |= {path.stem: (lambda path=path: sdplib.load(path)) for path in sdplib.FILES}
+    return {name: load for name, load in found.items() if not names or name in names}
+
+
+def run(solver: str, problem: str, batch: ConeProgramBatch) -> Record:
+    """Solve one problem by one solver, a few times if it is quick."""
+    best: Outcome | None = None
+    seconds = float("inf")
+    for _ in range(REPETITIONS):
+        start = time.process_time()
+        try:
+            best = SOLVERS[solver](batch)
+        except NotApplicableError as reason:
+            return Record(problem, solver, f"not applicable: {reason}")
+        seconds = min(seconds, time.process_time() - start)
+        if seconds > LONG:
+            break
+    assert best is not None
+    if not (np.isfinite(best.x).all() and np.isfinite(best.y).all()):
+        return Record(problem, solver, best.status, best.iterations, seconds)
+    upper, q, _, _ = batch.instance(0)
+    objective = 0.5 * best.x @ (upper @ best.x + upper.T @ best.x - upper.diagonal() * best.x)
+    return Record(
+        problem, solver, best.status, best.iterations, seconds,
+        kkt_residual(batch, best.x, best.y), float(objective + q @ best.x),
+    )  # fmt: skip
+
+
+def measure_all(names: list[str] | None = None, solvers: list[str] | None = None) -> list[Record]:
+    """Every solver on every problem, alternating."""
+    records = []
+    for name, load in problems(names).items():
+        batch = load()
+        records += [run(solver, name, batch) for solver in solvers or list(SOLVERS)]
+    return records
+
+
+def render(records: list[Record]) -> str:
+    """Two tables in Markdown: a line per problem, and a line per solver."""
+    solvers = list(dict.fromkeys(record.solver for record in records))
+    found = {(record.problem, record.solver): record for record in records}
+    lines = ["| problem | " + " | ".join(solvers) + " |", "|---" * (len(solvers) + 1) + "|"]
+    for problem in dict.fromkeys(record.problem for record in records):
+        cells = [_cell(found[problem, solver]) for solver in solvers]
+        lines.append(f"| {problem} | " + " | ".join(cells) + " |")
+    lines += ["", "Each cell: iterations, milliseconds, KKT residual.", ""]
+    head = "| solver | right | wrong | not solved | seconds | native on the same |"
+    lines += [head, "|---|---|---|---|---|---|"]
+    for solver in solvers:
+        lines.append(_summary(solver, [r for r in records if r.solver == solver], found))
+    return "\n".join([*lines, "", *_optima(records)])
+
+
+def _cell(record: Record) -> str:
+    if record.status.startswith("not applicable"):
+        return "–"
+    text = f"{record.iterations}, {1e3 * record.seconds:.2f}, {record.residual:.0e}"
+    if record.is_right:
+        return text
+    return f"{record.status}{' (wrong)' if record.is_wrong else ''}: {text}"
+
+
+def _summary(solver: str, own: list[Record], found: dict[tuple[str, str], Any]) -> str:
+    tried = [r for r in own if not r.status.startswith("not applicable")]
+    right = [r for r in tried if r.is_right]
+    wrong = sum(r.is_wrong for r in tried)
+    ours = [found.get((r.problem, "native")) for r in right]
+    both = [(a, b) for a, b in zip(right, ours, strict=True) if b is not None and b.is_right]
+    return (
+        f"| {solver} | {len(right)}/{len(tried)} | {wrong} | {len(tried) - len(right) - wrong} "
+        f"| {sum(a.seconds for a, _ in both):.3f} | {sum(b.seconds for _, b in both):.3f} |"
+    )
+
+
+def _optima(records: list[Record]) -> list[str]:
+    """Lines on solutions that miss a published optimal value."""
+    if not sdplib.FILES:
+        return []
+    published = sdplib.published_optima()
+    return [
+        f"{r.problem}, {r.solver}: objective {r.objective:.7e}, published {published[r.problem]:.7e}"
+        for r in records
+        if r.problem in published and r.is_right
+        and abs(abs(r.objective) - abs(published[r.problem])) > DIGITS * (1 + abs(r.objective))
+    ]  # fmt: skip
