@@ -64,9 +64,7 @@ class MinimumDegree {
   bool is_variable(int i) const { return weight_[i] > 0; }
 
   /// Place among the degrees: neighbors outside of the variable, or with its own rows.
-  int key(int i) const {
-    return degree_[i] + (kind_ == DegreeKind::kTrue ? weight_[i] - 1 : 0);
-  }
+  int key(int i) const { return degree_[i] + (kind_ == DegreeKind::kTrue ? weight_[i] - 1 : 0); }
 
   const DegreeKind kind_;
   const int dim_;
