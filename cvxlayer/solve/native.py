@@ -33,6 +33,7 @@ class NativeBackend(AbstractBackend):
 
     name = "native"
     extra_options = frozenset({"width", "fallback", "polish"})
+    uses_warm_start = True
 
     def setup(self, structure: ConeProgramStructure) -> _native.Engine:
         """Order and analyze the KKT matrices of the structure."""
@@ -50,7 +51,7 @@ class NativeBackend(AbstractBackend):
         """
         start = time.perf_counter()
         solution = _allocate(batch)
-        _run(prepared, batch, settings, solution, None, careful=False)
+        _run(prepared, batch, settings, solution, None, settings.warm_start, careful=False)
         # SOLVED is 0: in the usual case nothing more is looked at.
         if solution.status.any():
             _retry(prepared, batch, settings, solution)
@@ -85,9 +86,11 @@ def _run(
     settings: Settings,
     solution: ConeSolution,
     rows: np.ndarray | None,
+    start: ConeSolution | None,
     *,
     careful: bool,
 ) -> None:
+    is_usable = None if start is None else (start.status <= Status.INACCURATE).astype(np.int8)
     engine.solve(
         batch.size,
         batch.P,
@@ -101,6 +104,9 @@ def _run(
         settings.max_iters or DEFAULT_MAX_ITERS,
         careful,
         settings.extra.get("polish", True),
+        None if start is None else start.x,
+        None if start is None else start.y,
+        is_usable,
         count_threads(settings.threads),
         settings.extra.get("width", 0),
         solution.x,
@@ -113,6 +119,8 @@ def _run(
         solution.gap,
         solution.is_active,
     )
+    if is_usable is not None:
+        solution.solved_by[is_usable != 0] = SolvedBy.WARM_START
 
 
 def _retry(
@@ -122,7 +130,7 @@ def _retry(
     failed = _numerically_failed(solution, settings)
     if len(failed) == 0:
         return
-    _run(engine, batch, settings, solution, failed, careful=True)
+    _run(engine, batch, settings, solution, failed, None, careful=True)
     solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
     failed = _numerically_failed(solution, settings)
     if len(failed) and settings.extra.get("fallback", True):
