@@ -108,7 +108,10 @@ struct WarmStart final : private Linearization<L> {
       v[i] = y[i];
       root[i] = O::splat(1.0);
     }
-    for (int i = structure->num_zero; i < structure->m; ++i) v[i] = y[i] + t_m[i] - data.b[i];
+    for (int i = structure->num_zero; i < structure->m; ++i) {
+      v[i] = y[i] + t_m[i] - data.b[i];
+      root[i] = V{};
+    }
   }
 
   /// Make rows active where v > 0, inactive elsewhere. Returns whether any lane changed.
