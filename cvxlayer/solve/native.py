@@ -21,6 +21,7 @@ from cvxlayer.solve.clarabel import ClarabelBackend
 
 DEFAULT_MAX_ITERS = 100
 INFEASIBLE_TOLERANCE = 1e-8
+_Start = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 class NativeBackend(AbstractBackend):
@@ -51,7 +52,10 @@ class NativeBackend(AbstractBackend):
         """
         start = time.perf_counter()
         solution = _allocate(batch)
-        _run(prepared, batch, settings, solution, None, settings.warm_start, careful=False)
+        if settings.warm_start is None:
+            _run(prepared, batch, settings, solution, None, careful=False)
+        else:
+            _run_from(settings.warm_start, prepared, batch, settings, solution)
         # SOLVED is 0: in the usual case nothing more is looked at.
         if solution.status.any():
             _retry(prepared, batch, settings, solution)
@@ -86,11 +90,10 @@ def _run(
     settings: Settings,
     solution: ConeSolution,
     rows: np.ndarray | None,
-    start: ConeSolution | None,
+    start: _Start = (None, None, None),
     *,
     careful: bool,
 ) -> None:
-    is_usable = None if start is None else (start.status <= Status.INACCURATE).astype(np.int8)
     engine.solve(
         batch.size,
         batch.P,
@@ -104,9 +107,7 @@ def _run(
         settings.max_iters or DEFAULT_MAX_ITERS,
         careful,
         settings.extra.get("polish", True),
-        None if start is None else start.x,
-        None if start is None else start.y,
-        is_usable,
+        *start,
         count_threads(settings.threads),
         settings.extra.get("width", 0),
         solution.x,
@@ -119,8 +120,20 @@ def _run(
         solution.gap,
         solution.is_active,
     )
-    if is_usable is not None:
-        solution.solved_by[is_usable != 0] = SolvedBy.WARM_START
+
+
+def _run_from(
+    start: ConeSolution,
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    settings: Settings,
+    solution: ConeSolution,
+) -> None:
+    """Solve from earlier solutions where there are some."""
+    is_usable = (start.status <= Status.INACCURATE).astype(np.int8)
+    _run(engine, batch, settings, solution, None, (start.x, start.y, is_usable), careful=False)
+    # The engine has cleared those that led nowhere.
+    solution.solved_by[is_usable != 0] = SolvedBy.WARM_START
 
 
 def _retry(
@@ -130,7 +143,7 @@ def _retry(
     failed = _numerically_failed(solution, settings)
     if len(failed) == 0:
         return
-    _run(engine, batch, settings, solution, failed, None, careful=True)
+    _run(engine, batch, settings, solution, failed, careful=True)
     solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
     failed = _numerically_failed(solution, settings)
     if len(failed) and settings.extra.get("fallback", True):
