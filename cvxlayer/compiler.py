@@ -202,7 +202,8 @@ class CompiledProgram:
             has_solution,
             failed,
             outputs,
-            settings,
+            # What it started from is not kept alive.
+            dataclasses.replace(settings, warm_start=None) if settings.warm_start else settings,
             backend.derivative(settings),
         )
 

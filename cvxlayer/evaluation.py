@@ -27,7 +27,7 @@ from cvxlayer.errors import (
     Status,
 )
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
-from cvxlayer.options import LayerOptions, OnFailure, resolve_options
+from cvxlayer.options import LayerOptions, OnFailure, read_warm_start, resolve_options
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import (
     OutputSpec,
@@ -35,7 +35,7 @@ from cvxlayer.program.parameters import (
     from_coordinates,
     to_coordinates,
 )
-from cvxlayer.program.solution import Residuals, Solution, SolvedBy
+from cvxlayer.program.solution import Residuals, Solution, SolvedBy, StartingPoint
 from cvxlayer.solve.backend import parse_settings
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
@@ -113,6 +113,7 @@ class Evaluation:
             cone.solved_by.reshape(shape) if shape else SolvedBy(int(cone.solved_by[0])),
             cone.solve_seconds,
             find_dual,
+            StartingPoint(self.solution.program.program, cone, shape),
         )
 
     def failure(self, solution: Solution[Any]) -> SolverError:
@@ -216,6 +217,7 @@ class Evaluator:
         arrays: Sequence[Inexact[np.ndarray, "..."]],
         epsilons: Sequence[float],
         solver_args: Mapping[str, Any] | None = None,
+        warm_start: Any = None,
     ) -> Evaluation:
         """Check the values, solve the batch and warn about rows that ended early.
 
@@ -223,17 +225,22 @@ class Evaluator:
             arrays: float64 or complex128, one per parameter, any leading batch dimensions.
             epsilons: machine epsilon of the dtype each value was given in.
             solver_args: override those of the layer.
+            warm_start: None, or the `Solution` of an earlier call to start from.
 
         Raises:
-            ShapeError: see `batch_inputs`.
+            ShapeError: see `batch_inputs` and `read_warm_start`.
             ParameterValueError: see `batch_inputs`.
-            OptionError: see `parse_settings`.
+            OptionError: see `parse_settings` and `read_warm_start`.
         """
         backend, settings = self.options.backend, self.options.settings
         if solver_args:
             settings = parse_settings(backend, solver_args, settings)
         threads = count_threads(settings.threads)
         inputs = batch_inputs(self.rules, arrays, epsilons, threads)
+        if warm_start is not None:
+            program = self.program.program
+            start = read_warm_start(warm_start, backend, program, inputs.batch_shape)
+            settings = dataclasses.replace(settings, warm_start=start)
         solution = self.program.solve(
             inputs.values, backend=backend, settings=settings, batch=inputs.size
         )

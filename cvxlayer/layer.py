@@ -12,7 +12,6 @@ import numpy as np
 
 from cvxlayer.errors import ParameterValueError
 from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
-from cvxlayer.options import refuse_warm_start
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
@@ -84,7 +83,10 @@ class Layer:
         Args:
             values: one per parameter, with any leading batch dimensions.
             solver_args: override those of the layer for this call.
-            warm_start: None.
+            warm_start: a `Solution` that `solve` of this layer returned for a batch of the
+                same shape, to start from; worth it where values change little from call to
+                call. None starts from scratch. Where it leads does not depend on it, up to
+                the tolerance.
             named: values by the name of their parameter.
 
         Returns:
@@ -95,16 +97,16 @@ class Layer:
             ShapeError: a value has the wrong shape, or batch dimensions do not broadcast.
             ParameterValueError: a value is missing, not finite or outside its declared
                 domain, or the values mix frameworks.
+            OptionError: an option is not valid, or `warm_start` is not of this layer.
             SolverError: an instance was not solved (unless `on_failure="nan"`).
         """
-        refuse_warm_start(warm_start)
         bound = self._evaluator.bind(values, named)
         if _has_torch(bound):
             # Imported here: `import cvxlayer` must not import a framework.
             from cvxlayer.torch import ops
 
-            return ops.call(self._evaluator, bound, solver_args)
-        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args)
+            return ops.call(self._evaluator, bound, solver_args, warm_start)
+        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
         if self._evaluator.must_raise(evaluation):
             raise evaluation.failure(_report(evaluation, dtype))
         return _cast(evaluation.read_outputs(), dtype)
@@ -117,14 +119,13 @@ class Layer:
         **named: Any,
     ) -> Solution[Any]:
         """Return the whole `Solution`; arguments and errors as of a call."""
-        refuse_warm_start(warm_start)
         bound = self._evaluator.bind(values, named)
         if _has_torch(bound):
             # Imported here: `import cvxlayer` must not import a framework.
             from cvxlayer.torch import ops
 
-            return ops.solve(self._evaluator, bound, solver_args)
-        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args)
+            return ops.solve(self._evaluator, bound, solver_args, warm_start)
+        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
         solution = _report(evaluation, dtype)
         if self._evaluator.must_raise(evaluation):
             raise evaluation.failure(solution)
@@ -149,7 +150,10 @@ def _has_torch(values: Sequence[Any]) -> bool:
 
 
 def _evaluate(
-    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+    evaluator: Evaluator,
+    values: Sequence[Any],
+    solver_args: Mapping[str, Any] | None,
+    warm_start: Any,
 ) -> tuple[Evaluation, np.dtype]:
     """Evaluate at NumPy values; also return the dtype of real results."""
     arrays: list[np.ndarray] = []
@@ -166,7 +170,8 @@ def _evaluate(
     dtype = np.result_type(*promoting) if promoting else np.dtype(np.float64)
     if dtype.kind not in "fc":
         dtype = np.dtype(np.float64)
-    return evaluator.evaluate(arrays, epsilons, solver_args), np.empty(0, dtype).real.dtype
+    evaluation = evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
+    return evaluation, np.empty(0, dtype).real.dtype
 
 
 def _as_array(spec: ParameterSpec, value: Any) -> np.ndarray:

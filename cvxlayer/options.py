@@ -8,9 +8,11 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from cvxlayer.errors import OptionError, suggest
+from cvxlayer.errors import OptionError, ShapeError, suggest
+from cvxlayer.program.parametric import ParametricConeProgram
+from cvxlayer.program.solution import ConeSolution, Solution
 from cvxlayer.solve.backend import AbstractBackend, Settings, parse_settings
-from cvxlayer.solve.registry import get_backend
+from cvxlayer.solve.registry import WARM_STARTING, get_backend
 
 
 class OnFailure(enum.Enum):
@@ -82,14 +84,43 @@ def resolve_options(
     return LayerOptions(backend, settings, OnFailure(on_failure))
 
 
-def refuse_warm_start(warm_start: Any) -> None:
-    """Refuse a warm start, which this version cannot use.
+def read_warm_start(
+    warm_start: Any,
+    backend: AbstractBackend,
+    program: ParametricConeProgram,
+    batch_shape: tuple[int, ...],
+) -> ConeSolution:
+    """Check what a user passed as `warm_start` and return the solutions in it.
+
+    Args:
+        warm_start: a `Solution`.
+        backend: the solver of the call.
+        program: what the call solves.
+        batch_shape: its batch dimensions.
 
     Raises:
-        OptionError: `warm_start` is not None.
+        OptionError: it is no `Solution`, or that of another program, or the solver cannot
+            use it.
+        ShapeError: it has other batch dimensions.
     """
-    if warm_start is not None:
+    if not isinstance(warm_start, Solution):
         raise OptionError(
-            f"`warm_start` is a {type(warm_start).__name__}; this version solves every call "
-            "from scratch and accepts only None. Leave the option out."
+            f"`warm_start` is a {type(warm_start).__name__}; it must be None or the `Solution` "
+            "that an earlier `layer.solve(…)` returned."
         )
+    if not backend.uses_warm_start:
+        raise OptionError(
+            f"The solver `{backend.name}` cannot start from an earlier solution; leave "
+            f"`warm_start` out, or choose {' or '.join(f'`{name}`' for name in WARM_STARTING)}."
+        )
+    start = warm_start.starting_point
+    if not program.is_same_as(start.program):
+        raise OptionError(
+            "`warm_start` is the solution of another problem; pass one that this layer returned."
+        )
+    if start.batch_shape != batch_shape:
+        raise ShapeError(
+            f"`warm_start` has the batch shape {start.batch_shape}, this call {batch_shape}; "
+            "pass a solution of the same batch."
+        )
+    return start.cone

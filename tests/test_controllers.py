@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cvxlayer import Layer
+from cvxlayer.program.solution import SolvedBy
 
 torch = pytest.importorskip("torch")
 
@@ -49,6 +50,19 @@ def test_all_steps_at_once_equal_clarabel(name: str) -> None:
     reference, _, _ = controller(name, solver="clarabel")
     (theirs,) = reference(q, h, solver_args=TIGHT)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=ACCURACY * np.abs(theirs).max())
+
+
+@needs_data
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_every_step_can_start_from_the_one_before(name: str) -> None:
+    layer, q, h = controller(name)
+    (expected,) = layer(q, h)
+    solution = layer.solve(q[0], h[0])
+    for step in range(1, len(q)):
+        solution = layer.solve(q[step], h[step], warm_start=solution)
+        assert solution.solved_by is SolvedBy.WARM_START
+        found, scale = solution.variables[0], np.abs(expected).max()
+        np.testing.assert_allclose(found, expected[step], rtol=0, atol=ACCURACY * scale)
 
 
 @needs_data

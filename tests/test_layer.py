@@ -250,8 +250,6 @@ def test_unknown_options_of_a_call_are_refused():
     values = np.zeros(2), np.zeros(2), np.ones(2)
     with pytest.raises(OptionError, match=r"Did you mean `max_iters`\?"):
         between()(*values, solver_args={"max_iter": 3})
-    with pytest.raises(OptionError, match=r"`warm_start` is a list.*accepts only None"):
-        between()(*values, warm_start=[])
 
 
 def test_a_problem_is_judged_by_the_rules_asked_for():

@@ -219,6 +219,22 @@ class ParametricConeProgram:
         """p, the length of θ."""
         return sum(self.parameter_sizes)
 
+    def is_same_as(self, other: ParametricConeProgram) -> bool:
+        """Whether two programs are one, or a copy: equal but for what parameters multiply."""
+        if self is other:
+            return True
+        mine, theirs = self.structure, other.structure
+        patterns = ("P_indptr", "P_indices", "A_indptr", "A_indices")
+        return (
+            self.parameter_sizes == other.parameter_sizes
+            and mine.cones == theirs.cones
+            and all(np.array_equal(getattr(mine, p), getattr(theirs, p)) for p in patterns)
+            and all(
+                np.array_equal(a.offset, b.offset) and a.parameters == b.parameters
+                for a, b in zip(self.blocks, other.blocks, strict=True)
+            )
+        )
+
     @property
     def blocks(self) -> tuple[AffineMap, AffineMap, AffineMap, AffineMap]:
         """The maps of P, q, A and b, in this order."""

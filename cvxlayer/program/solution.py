@@ -12,16 +12,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayer.errors import Status
+from cvxlayer.program.parametric import ParametricConeProgram
 
 Array = TypeVar("Array")
 
 
 class SolvedBy(enum.IntEnum):
-    """Which pass of the native engine, or its fallback, produced a row."""
+    """Which pass of the native engine, or its fallback, produced a row.
+
+    WARM_START: steps from the solution that was given to start from, which `iterations`
+        counts.
+    """
 
     FIRST_PASS = 0
     CAREFUL_PASS = 1
     FALLBACK = 2
+    WARM_START = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,11 +99,27 @@ class Residuals:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class StartingPoint:
+    """What a `Solution` keeps for a later call that starts from it.
+
+    Attributes:
+        program: what was solved.
+        cone: its solutions, one row for each instance.
+        batch_shape: the batch dimensions of the call.
+    """
+
+    program: ParametricConeProgram
+    cone: ConeSolution
+    batch_shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Solution(Generic[Array]):
     """The whole answer of one call of a layer, in the user's terms.
 
     Arrays are of the framework, dtype and device of the inputs, and differentiable where
-    the framework records gradients. Statistics are NumPy arrays in the batch shape.
+    the framework records gradients. Statistics are NumPy arrays in the batch shape. Can be
+    passed as `warm_start` to a later call of the same layer, of the same batch shape.
 
     Attributes:
         variables: the requested variables and duals, in call order, batch dimensions first.
@@ -117,6 +139,12 @@ class Solution(Generic[Array]):
     solved_by: SolvedBy | Int[np.ndarray, "*batch"]
     solve_seconds: float
     _find_dual: Callable[[Any], Array] = dataclasses.field(repr=False)
+    _start: StartingPoint = dataclasses.field(repr=False)
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The solutions in canonical scaling, for `warm_start`."""
+        return self._start
 
     def dual(self, constraint: Any) -> Array:
         """Return the dual variable of a constraint of the problem; differentiable.

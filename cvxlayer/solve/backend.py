@@ -32,6 +32,8 @@ class Settings:
         threads: threads over the batch; None for all cores this process may use.
         verbose: log one line per call on the logger `cvxlayer`.
         extra: options only the chosen backend knows, passed on after it checked them.
+        warm_start: solutions of other data of the same structure, one for each row, to
+            start from; only for a backend that `uses_warm_start`.
     """
 
     eps_abs: float = 1e-8
@@ -40,6 +42,7 @@ class Settings:
     threads: int | None = None
     verbose: bool = False
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    warm_start: ConeSolution | None = None
 
 
 class AbstractBackend(abc.ABC):
@@ -48,10 +51,13 @@ class AbstractBackend(abc.ABC):
     Attributes:
         name: what `solver=` accepts.
         extra_options: names `solver_args` may contain beyond those of `Settings`.
+        uses_warm_start: whether `Settings.warm_start` means something to it; a layer refuses
+            a warm start otherwise.
     """
 
     name: str
     extra_options: frozenset[str] = frozenset()
+    uses_warm_start: bool = False
 
     @abc.abstractmethod
     def setup(self, structure: ConeProgramStructure) -> Any:

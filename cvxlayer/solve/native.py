@@ -21,6 +21,7 @@ from cvxlayer.solve.clarabel import ClarabelBackend
 
 DEFAULT_MAX_ITERS = 100
 INFEASIBLE_TOLERANCE = 1e-8
+_Start = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 class NativeBackend(AbstractBackend):
@@ -33,6 +34,7 @@ class NativeBackend(AbstractBackend):
 
     name = "native"
     extra_options = frozenset({"width", "fallback", "polish"})
+    uses_warm_start = True
 
     def setup(self, structure: ConeProgramStructure) -> _native.Engine:
         """Order and analyze the KKT matrices of the structure."""
@@ -50,7 +52,10 @@ class NativeBackend(AbstractBackend):
         """
         start = time.perf_counter()
         solution = _allocate(batch)
-        _run(prepared, batch, settings, solution, None, careful=False)
+        if settings.warm_start is None:
+            _run(prepared, batch, settings, solution, None, careful=False)
+        else:
+            _run_from(settings.warm_start, prepared, batch, settings, solution)
         # SOLVED is 0: in the usual case nothing more is looked at.
         if solution.status.any():
             _retry(prepared, batch, settings, solution)
@@ -85,6 +90,7 @@ def _run(
     settings: Settings,
     solution: ConeSolution,
     rows: np.ndarray | None,
+    start: _Start = (None, None, None),
     *,
     careful: bool,
 ) -> None:
@@ -101,6 +107,7 @@ def _run(
         settings.max_iters or DEFAULT_MAX_ITERS,
         careful,
         settings.extra.get("polish", True),
+        *start,
         count_threads(settings.threads),
         settings.extra.get("width", 0),
         solution.x,
@@ -113,6 +120,20 @@ def _run(
         solution.gap,
         solution.is_active,
     )
+
+
+def _run_from(
+    start: ConeSolution,
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    settings: Settings,
+    solution: ConeSolution,
+) -> None:
+    """Solve from earlier solutions where there are some."""
+    is_usable = (start.status <= Status.INACCURATE).astype(np.int8)
+    _run(engine, batch, settings, solution, None, (start.x, start.y, is_usable), careful=False)
+    # The engine has cleared those that led nowhere.
+    solution.solved_by[is_usable != 0] = SolvedBy.WARM_START
 
 
 def _retry(

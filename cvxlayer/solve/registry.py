@@ -11,6 +11,8 @@ from cvxlayer.errors import MissingDependencyError, OptionError, suggest
 from cvxlayer.solve.backend import AbstractBackend
 
 DEFAULT = "native"
+# Those that can start from an earlier solution, named here so that none has to be loaded to tell.
+WARM_STARTING = ("native", "scs")
 
 
 @dataclasses.dataclass(frozen=True)

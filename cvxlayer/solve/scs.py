@@ -17,9 +17,9 @@ import scs
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import OptionError, Status
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
-from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings
-from cvxlayer.solve.rows import Row, fail, judge, read_instance, solve_rows
+from cvxlayer.solve.rows import Instance, Row, fail, judge, read_instance, solve_rows
 
 _LOGGER = logging.getLogger("cvxlayer")
 
@@ -65,6 +65,7 @@ class ScsBackend(AbstractBackend):
 
     name = "scs"
     extra_options = _EXTRA_OPTIONS
+    uses_warm_start = True
 
     def setup(self, structure: ConeProgramStructure) -> None:
         """Do nothing: SCS has every cone, and works on one instance at a time."""
@@ -81,7 +82,12 @@ class ScsBackend(AbstractBackend):
         def solve_row(index: int) -> Row:
             return _solve_instance(batch, index, options, settings)
 
-        return solve_rows(self, batch, settings, solve_row)
+        solution = solve_rows(self, batch, settings, solve_row)
+        if settings.warm_start is not None:
+            solution.solved_by[settings.warm_start.status <= Status.INACCURATE] = (
+                SolvedBy.WARM_START
+            )
+        return solution
 
 
 def name_cones(cones: ConeProduct) -> dict[str, Any]:
@@ -119,6 +125,18 @@ def _convert(settings: Settings) -> dict[str, Any]:
     return options
 
 
+def _starting_point(start: ConeSolution | None, index: int, instance: Instance) -> dict[str, Any]:
+    """Return where SCS is to start; nothing, where there is no solution to start from."""
+    if start is None or start.status[index] > Status.INACCURATE or instance.num_variables == 0:
+        return {}
+    y, s = start.y[index][instance.is_present], start.s[index][instance.is_present]
+    if len(y) == 0:
+        return {}
+    # A row that had an infinite bound and has a finite one now.
+    s = np.where(np.isfinite(s), s, 0.0)
+    return {"warm_start": True, "x": start.x[index].copy(), "y": y, "s": s}
+
+
 def _solve_instance(
     batch: ConeProgramBatch, index: int, options: dict[str, Any], settings: Settings
 ) -> Row:
@@ -128,7 +146,8 @@ def _solve_instance(
         return fail(batch.structure.num_variables, batch.structure.num_rows)
     program = {"P": instance.P, "A": instance.A, "b": instance.b, "c": instance.q}
     try:
-        solved = scs.SCS(program, name_cones(instance.cones), **options).solve()
+        solver = scs.SCS(program, name_cones(instance.cones), **options)
+        solved = solver.solve(**_starting_point(settings.warm_start, index, instance))
     except (ValueError, RuntimeError, MemoryError) as error:
         _LOGGER.warning("scs: an instance ended in an error: %s", error)
         return fail(batch.structure.num_variables, batch.structure.num_rows)

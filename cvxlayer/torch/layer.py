@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from cvxlayer.evaluation import Evaluator, build_evaluator
-from cvxlayer.options import refuse_warm_start
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
 from cvxlayer.torch import ops
@@ -83,7 +82,10 @@ class Layer(torch.nn.Module):
         Args:
             values: one per parameter, with any leading batch dimensions.
             solver_args: override those of the layer for this call.
-            warm_start: None.
+            warm_start: a `Solution` that `solve` of this layer returned for a batch of the
+                same shape, to start from; worth it where values change little from call to
+                call. None starts from scratch. Where it leads does not depend on it, up to
+                the tolerance.
             named: values by the name of their parameter.
 
         Returns:
@@ -94,10 +96,11 @@ class Layer(torch.nn.Module):
             ShapeError: a value has the wrong shape, or batch dimensions do not broadcast.
             ParameterValueError: a value is missing, not finite, outside its declared
                 domain, or not on the device of the others.
+            OptionError: an option is not valid, or `warm_start` is not of this layer.
             SolverError: an instance was not solved (unless `on_failure="nan"`).
         """
-        refuse_warm_start(warm_start)
-        return ops.call(self._evaluator, self._evaluator.bind(values, named), solver_args)
+        bound = self._evaluator.bind(values, named)
+        return ops.call(self._evaluator, bound, solver_args, warm_start)
 
     def solve(
         self,
@@ -107,8 +110,8 @@ class Layer(torch.nn.Module):
         **named: Any,
     ) -> Solution[torch.Tensor]:
         """Return the whole `Solution`; arguments and errors as of a call."""
-        refuse_warm_start(warm_start)
-        return ops.solve(self._evaluator, self._evaluator.bind(values, named), solver_args)
+        bound = self._evaluator.bind(values, named)
+        return ops.solve(self._evaluator, bound, solver_args, warm_start)
 
     def extra_repr(self) -> str:
         """Describe inputs, outputs and solver for `print`."""

@@ -28,22 +28,28 @@ _COMPLEX_OF = {real: number for number, real in _REAL_OF.items()}
 
 
 def call(
-    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+    evaluator: Evaluator,
+    values: Sequence[Any],
+    solver_args: Mapping[str, Any] | None,
+    warm_start: Any,
 ) -> tuple[torch.Tensor, ...]:
     """Return the outputs of a layer for one value per parameter, in call order."""
     tensors, dtype = _as_tensors(evaluator, values)
-    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, dtype, *tensors)
+    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, warm_start, dtype, *tensors)
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(_report(evaluation, outputs, dtype, tensors))
     return tuple(outputs)
 
 
 def solve(
-    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+    evaluator: Evaluator,
+    values: Sequence[Any],
+    solver_args: Mapping[str, Any] | None,
+    warm_start: Any,
 ) -> Solution[torch.Tensor]:
     """Return the whole `Solution` for one value per parameter, in call order."""
     tensors, dtype = _as_tensors(evaluator, values)
-    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, dtype, *tensors)
+    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, warm_start, dtype, *tensors)
     solution = _report(evaluation, outputs, dtype, tensors)
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(solution)
@@ -89,6 +95,7 @@ class _Solve(Function):
     def forward(
         evaluator: Evaluator,
         solver_args: Mapping[str, Any] | None,
+        warm_start: Any,
         dtype: torch.dtype,
         *tensors: torch.Tensor,
     ) -> tuple[Any, ...]:
@@ -96,7 +103,8 @@ class _Solve(Function):
             _EPSILON.get(_REAL_OF.get(tensor.dtype, tensor.dtype), _FLOAT64_EPSILON)
             for tensor in tensors
         ]
-        evaluation = evaluator.evaluate([_to_numpy(t) for t in tensors], epsilons, solver_args)
+        arrays = [_to_numpy(tensor) for tensor in tensors]
+        evaluation = evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
         return (evaluation, *_to_tensors(evaluation.read_outputs(), dtype, tensors))
 
     @staticmethod
@@ -104,12 +112,12 @@ class _Solve(Function):
         ctx.set_materialize_grads(False)
         # Saved although the evaluation has its own copy: PyTorch then refuses a backward
         # pass after an input was changed in place.
-        ctx.save_for_backward(*inputs[3:])
+        ctx.save_for_backward(*inputs[4:])
         ctx.pull_back = output[0].pull_back_outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        return (None, None, None, *_backward(ctx, ctx.needs_input_grad[3:], cotangents[1:]))
+        return (None, None, None, None, *_backward(ctx, ctx.needs_input_grad[4:], cotangents[1:]))
 
 
 class _Read(Function):

@@ -18,7 +18,6 @@ torch = pytest.importorskip("torch")
 import cvxlayer  # noqa: E402
 from cvxlayer.errors import (  # noqa: E402
     InaccurateWarning,
-    OptionError,
     ParameterValueError,
     ShapeError,
     SolverError,
@@ -350,10 +349,3 @@ def test_bad_values_name_the_parameter_and_the_first_batch_index():
         between()(point, torch.zeros(2), torch.ones(2))
     with pytest.raises(ShapeError, match=r"`upper` has shape \(3,\); the parameter has shape"):
         between()(torch.zeros(2), torch.zeros(2), torch.ones(3))
-
-
-def test_warm_starts_are_refused_for_now():
-    values = tensor(2.0, 0.0), tensor(-1.0, -1.0), tensor(1.0, 1.0)
-    layer = between()
-    with pytest.raises(OptionError, match=r"`warm_start` is a tuple.*accepts only None"):
-        layer(*values, warm_start=layer(*values))

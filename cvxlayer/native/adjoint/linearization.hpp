@@ -24,6 +24,15 @@ constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
 constexpr int kMaxRefinements = 8;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 
+// Not __builtin_fmax, which calls the C library.
+CVXLAYER_INLINE double larger(double a, double b) { return a < b ? b : a; }
+
+/// Residuals of one instance in the user's units.
+struct LaneResiduals {
+  double primal, dual, gap;
+  bool meet_tolerance;
+};
+
 template <class L>
 struct Linearization {
   using V = typename L::V;
@@ -366,6 +375,66 @@ struct Linearization {
     residual_norm = O::select(better, after, residual_norm);
     project(v, y);
     return better;
+  }
+
+  // --------------------------------------------------------------------------------- answers
+  struct Objective {
+    V value, gap;  // |½xᵀPx + qᵀx| and |xᵀPx + qᵀx + bᵀy|, in the user's units
+  };
+
+  /// At (x, y); uses t_n.
+  Objective evaluate_objective() {
+    const StructureView& view = *structure;
+    data.multiply_P(x, t_n);
+    const V quadratic = dot(x, t_n, view.n), linear = dot(data.q, x, view.n);
+    return {O::abs(0.5 * quadratic + linear) / data.cost,
+            O::abs(quadratic + linear + dot(data.b, y, view.m)) / data.cost};
+  }
+
+  /// The residuals (top, bottom) of one lane in the user's units, and whether they meet the
+  /// tolerance, measured against the data alone.
+  LaneResiduals measure_lane(const SolveSettings& settings, const Objective& objective,
+                             const V* top, const V* bottom, int lane) const {
+    const double k = O::get(data.cost, lane), unit = k > 1.0 ? 1.0 / k : 1.0;
+    LaneResiduals reached{0.0, 0.0, O::get(objective.gap, lane), false};
+    double b_norm = 0.0, q_norm = 0.0;
+    for (int j = 0; j < structure->n; ++j) {
+      const double unscale = O::get(data.inverse_kd[j], lane);
+      reached.dual = larger(reached.dual, __builtin_fabs(O::get(top[j], lane)) * unscale);
+      q_norm = larger(q_norm, __builtin_fabs(O::get(data.q[j], lane)) * unscale);
+    }
+    for (int i = 0; i < structure->m; ++i) {
+      const double unscale = O::get(data.inverse_e[i], lane);
+      const double size = __builtin_fabs(O::get(bottom[i], lane)) * unscale;
+      reached.primal = larger(reached.primal, size);
+      b_norm = larger(b_norm, __builtin_fabs(O::get(data.b[i], lane)) * unscale);
+    }
+    const double abs = settings.eps_abs, rel = settings.eps_rel;
+    reached.meet_tolerance = reached.primal <= abs + rel * b_norm &&
+                             reached.dual <= abs * unit + rel * q_norm &&
+                             reached.gap <= abs * unit + rel * O::get(objective.value, lane);
+    return reached;
+  }
+
+  /// Write (x, y, s) of one lane, unscaled, and its residuals. Rows with an infinite bound
+  /// constrain nothing.
+  void store_lane(const ProblemData& problem, const SolveResults& results, long row, int lane,
+                  const LaneResiduals& reached) const {
+    const StructureView& view = *structure;
+    const double k = O::get(data.cost, lane);
+    for (int j = 0; j < view.n; ++j) {
+      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
+    }
+    for (int i = 0; i < view.m; ++i) {
+      const bool inequality = i >= view.num_zero && i < view.num_linear;
+      const bool absent = inequality && problem.b.at(row, i) == __builtin_inf();
+      const double slack = O::get(y[i] - v[i], lane) * O::get(data.inverse_e[i], lane);
+      results.y.at(row, i) = absent ? 0.0 : O::get(data.e[i], lane) * O::get(y[i], lane) / k;
+      results.s.at(row, i) = absent ? __builtin_inf() : slack;
+    }
+    results.primal_residual[row] = reached.primal;
+    results.dual_residual[row] = reached.dual;
+    results.gap[row] = reached.gap;
   }
 };
 

@@ -18,11 +18,13 @@ struct Polish final : private Linearization<L> {
   using Base::c_n;
   using Base::classify;
   using Base::data;
+  using Base::evaluate_objective;
   using Base::find_newton_step;
   using Base::kkt;
   using Base::lay_out;
   using Base::linearize;
   using Base::load;
+  using Base::measure_lane;
   using Base::multiply;
   using Base::norm;
   using Base::r_m;
@@ -30,6 +32,7 @@ struct Polish final : private Linearization<L> {
   using Base::residual_norm;
   using Base::settle_rows;
   using Base::slack_of_row;
+  using Base::store_lane;
   using Base::structure;
   using Base::t_n;
   using Base::take_newton_step;
@@ -38,12 +41,12 @@ struct Polish final : private Linearization<L> {
   using Base::u_m;
   using Base::u_n;
   using Base::unclassified;
-  using Base::v;
   using Base::valid;
   using Base::x;
   using Base::y;
   using typename Base::M;
   using typename Base::O;
+  using typename Base::Objective;
   using typename Base::V;
 
   /// Replace solutions by one Newton step from them wherever that is the better point: the
@@ -73,16 +76,12 @@ struct Polish final : private Linearization<L> {
       valid = all;
     }
     const M better = all & O::lt(residual_norm, before);
-    data.multiply_P(x, t_n);
-    const StructureView& view = *structure;
-    const V quadratic = dot(x, t_n, view.n), linear = dot(data.q, x, view.n);
-    const V objective = O::abs(0.5 * quadratic + linear) / data.cost;
-    const V gap = O::abs(quadratic + linear + dot(data.b, y, view.m)) / data.cost;
+    const Objective objective = evaluate_objective();
     const M doubtful = valid & ~better & O::gt(before, O::splat(kPolished));
     for (int lane = 0; lane < count; ++lane) {
       if (O::get_mask(doubtful, lane)) declassify(results, first + lane);
       if (!O::get_mask(better, lane)) continue;
-      store(results, settings, first + lane, lane, O::get(gap, lane), O::get(objective, lane));
+      store(problem, results, settings, first + lane, lane, objective);
     }
   }
 
@@ -123,41 +122,17 @@ struct Polish final : private Linearization<L> {
   /// meet the tolerance, measured against the data alone, or none has grown in the user's
   /// units. A row that was short of the tolerance is solved if they meet it; a provisional one
   /// that is not keeps its point, for the solver to go on from.
-  void store(const SolveResults& results, const SolveSettings& settings, long row, int lane,
-             double gap, double objective) const {
-    const StructureView& view = *structure;
-    const double k = O::get(data.cost, lane), unit = k > 1.0 ? 1.0 / k : 1.0;
-    double primal = 0.0, dual = 0.0, b_norm = 0.0, q_norm = 0.0;
-    for (int j = 0; j < view.n; ++j) {
-      const double unscale = O::get(data.inverse_kd[j], lane);
-      dual = __builtin_fmax(dual, __builtin_fabs(O::get(c_n[j], lane)) * unscale);
-      q_norm = __builtin_fmax(q_norm, __builtin_fabs(O::get(data.q[j], lane)) * unscale);
-    }
-    for (int i = 0; i < view.m; ++i) {
-      const double unscale = O::get(data.inverse_e[i], lane);
-      primal = __builtin_fmax(primal, __builtin_fabs(O::get(c_m[i], lane)) * unscale);
-      b_norm = __builtin_fmax(b_norm, __builtin_fabs(O::get(data.b[i], lane)) * unscale);
-    }
-    const double abs = settings.eps_abs, rel = settings.eps_rel;
-    const bool meets = __builtin_isfinite(objective) && primal <= abs + rel * b_norm &&
-                       dual <= abs * unit + rel * q_norm && gap <= abs * unit + rel * objective;
-    const bool has_grown = !(primal <= results.primal_residual[row]) ||
-                           !(dual <= results.dual_residual[row]) || !(gap <= results.gap[row]);
+  void store(const ProblemData& problem, const SolveResults& results, const SolveSettings& settings,
+             long row, int lane, const Objective& objective) const {
+    const LaneResiduals reached = measure_lane(settings, objective, c_n, c_m, lane);
+    const bool has_grown = !(reached.primal <= results.primal_residual[row]) ||
+                           !(reached.dual <= results.dual_residual[row]) ||
+                           !(reached.gap <= results.gap[row]);
     const bool is_provisional =
         results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
-    if (!meets && (has_grown || is_provisional)) return;
-    for (int j = 0; j < view.n; ++j) {
-      results.x.at(row, j) = O::get(data.d[j], lane) * O::get(x[j], lane);
-    }
-    for (int i = 0; i < view.m; ++i) {
-      if (__builtin_isinf(results.s.at(row, i))) continue;
-      results.y.at(row, i) = O::get(data.e[i], lane) * O::get(y[i], lane) / k;
-      results.s.at(row, i) = O::get(y[i] - v[i], lane) * O::get(data.inverse_e[i], lane);
-    }
-    results.primal_residual[row] = primal;
-    results.dual_residual[row] = dual;
-    results.gap[row] = gap;
-    if (meets) results.status[row] = static_cast<std::int8_t>(Status::kSolved);
+    if (!reached.meet_tolerance && (has_grown || is_provisional)) return;
+    store_lane(problem, results, row, lane, reached);
+    if (reached.meet_tolerance) results.status[row] = static_cast<std::int8_t>(Status::kSolved);
   }
 };
 

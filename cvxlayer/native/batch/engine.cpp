@@ -23,6 +23,18 @@ constexpr double kMicrosecondsPerThread = 40.0;
 constexpr double kPerNumber = 0.045, kPerMultiplyAdd = 6e-4;
 constexpr double kPullBackShare = 0.2;  // of a solve
 
+constexpr std::int8_t code(Status status) { return static_cast<std::int8_t>(status); }
+
+/// Those of the rows [begin, end) that have a status.
+std::vector<std::int64_t> rows_with(const SolveResults& results, long begin, long end,
+                                    Status status) {
+  std::vector<std::int64_t> rows;
+  for (long row = begin; row < end; ++row) {
+    if (results.status[row] == code(status)) rows.push_back(row);
+  }
+  return rows;
+}
+
 }  // namespace
 
 Engine::~Engine() {
@@ -114,8 +126,8 @@ ScalingStorage Engine::prepare_scaling(const Kernels& kernels, const ProblemData
 }
 
 void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
-                   const SolveSettings& settings, int threads, int width,
-                   const SolveResults& results) {
+                   const SolveSettings& settings, const StartingPoints& start, int threads,
+                   int width, const SolveResults& results) {
   if (count == 0) return;
   const Kernels& kernels = choose(count, width);
   const ScalingStorage storage = prepare_scaling(kernels, problem, batch);
@@ -123,36 +135,45 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
   const StructureView& view = structure_.view();
   threads = worthwhile_threads(count, threads, 1.0);
   parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
-    if (index == nullptr) {
-      equilibrate(kernels, workspace, problem, scaling, begin, end);
-    } else {
+    if (index != nullptr) {
       for (long k = begin; k < end; ++k) {
         equilibrate(kernels, workspace, problem, scaling, index[k], index[k] + 1);
       }
-    }
-    kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
-    if (!settings.polish) return;
-    if (index != nullptr) {
-      for (long k = begin; k < end; ++k) {
+      kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
+      for (long k = begin; settings.polish && k < end; ++k) {
         kernels.polish(view, workspace, problem, scaling, settings, index[k], index[k] + 1,
                        results);
       }
       return;
     }
-    kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
-    // Rows that the polish could not finish go all the way, from where they stand.
-    std::vector<std::int64_t> unfinished;
-    for (long row = begin; row < end; ++row) {
-      const bool left = results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
-      if (left) unfinished.push_back(row);
+    equilibrate(kernels, workspace, problem, scaling, begin, end);
+    if (start.is_usable == nullptr) {
+      kernels.solve(view, workspace, problem, scaling, settings, nullptr, begin, end, results);
+    } else {
+      std::fill(results.status + begin, results.status + end, code(Status::kNumericalError));
+      kernels.warm_start(view, workspace, problem, scaling, settings, start, begin, end, results);
+      const auto cold = rows_with(results, begin, end, Status::kNumericalError);
+      const auto left = static_cast<long>(cold.size());
+      if (left > 0) {
+        kernels.solve(view, workspace, problem, scaling, settings, cold.data(), 0, left, results);
+      }
     }
-    SolveSettings whole = settings;
-    whole.stops_early = false;
-    whole.resumes = true;
-    const auto left = static_cast<long>(unfinished.size());
-    for (long first = 0; first < left; first += kernels.width) {
-      kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
-                    std::min<long>(first + kernels.width, left), results);
+    if (settings.polish) {
+      kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
+      // Rows that the polish could not finish go all the way, from where they stand.
+      SolveSettings whole = settings;
+      whole.stops_early = false;
+      whole.resumes = true;
+      const auto unfinished = rows_with(results, begin, end, Status::kProvisional);
+      const auto left = static_cast<long>(unfinished.size());
+      for (long first = 0; first < left; first += kernels.width) {
+        kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
+                      std::min<long>(first + kernels.width, left), results);
+      }
+    }
+    for (long row = begin; start.is_usable != nullptr && row < end; ++row) {
+      start.is_usable[row] = results.status[row] == code(Status::kWarmStarted);
+      if (start.is_usable[row] != 0) results.status[row] = code(Status::kSolved);
     }
   });
 }

@@ -27,9 +27,10 @@ class Engine {
   ~Engine();
 
   /// Solve `count` instances; with `index`, those rows only (`count` of them). `threads` ≥ 1.
-  /// `width` 0 chooses the number of lanes.
+  /// `width` 0 chooses the number of lanes; `start` is for whole batches.
   void solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
-             const SolveSettings& settings, int threads, int width, const SolveResults& results);
+             const SolveSettings& settings, const StartingPoints& start, int threads, int width,
+             const SolveResults& results);
 
   /// Pull cotangents back to the data for `batch` instances.
   void pull_back(const ProblemData& problem, long batch, int threads, int width,

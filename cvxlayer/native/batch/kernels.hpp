@@ -33,6 +33,11 @@ struct Kernels {
   /// Polish the solutions of instances [begin, end).
   void (*polish)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                  const SolveSettings&, long begin, long end, const SolveResults&);
+  /// Solve instances [begin, end) by Newton steps from `StartingPoints`; those that arrive get
+  /// the status kWarmStarted, others are left to `solve`.
+  void (*warm_start)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                     const SolveSettings&, const StartingPoints&, long begin, long end,
+                     const SolveResults&);
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);

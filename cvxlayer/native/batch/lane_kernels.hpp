@@ -5,6 +5,7 @@
 
 #include "../adjoint/adjoint.hpp"
 #include "../adjoint/polish.hpp"
+#include "../adjoint/warm.hpp"
 #include "../cones/point_projection.hpp"
 #include "../hsde/equilibrate.hpp"
 #include "../hsde/solver.hpp"
@@ -65,6 +66,21 @@ struct LaneKernels {
     }
   }
 
+  static void warm_start(const StructureView& view, char* workspace, const ProblemData& problem,
+                         const Scaling& scaling, const SolveSettings& settings,
+                         const StartingPoints& start, long begin, long end,
+                         const SolveResults& results) {
+    Arena arena(workspace);
+    WarmStart<L> warm_start;
+    warm_start.lay_out(view, arena);
+    for (long first = begin; first < end; first += L::width) {
+      const long left = end - first;
+      const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
+      warm_start.run(problem, scaling, start, first,
+                     static_cast<int>(left < L::width ? left : L::width), ready, settings, results);
+    }
+  }
+
   static void pull_back(const StructureView& view, char* workspace, const ProblemData& problem,
                         const Scaling& scaling, const AdjointData& io, long begin, long end) {
     Arena arena(workspace);
@@ -111,7 +127,7 @@ struct LaneKernels {
 
   static constexpr Kernels table(const char* isa) {
     Kernels kernels{L::width,      isa,     &workspace_bytes, &equilibrate,
-                    &solve,        &polish, &pull_back,       &projection_bytes,
+                    &solve,        &polish, &warm_start, &pull_back,       &projection_bytes,
                     &project_dual, nullptr, nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;

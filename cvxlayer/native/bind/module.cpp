@@ -74,9 +74,10 @@ ProblemData problem_of(const Engine& engine, long batch, const Matrix& P, const 
 
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
            std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
-           int max_iterations, bool careful, bool polish, int threads, int width, MutableMatrix x,
-           MutableMatrix y, MutableMatrix s, Codes status, Counts iterations, Reals primal_residual,
-           Reals dual_residual, Reals gap, CodeMatrix is_active) {
+           int max_iterations, bool careful, bool polish, std::optional<Matrix> start_x,
+           std::optional<Matrix> start_y, std::optional<Codes> is_usable, int threads, int width,
+           MutableMatrix x, MutableMatrix y, MutableMatrix s, Codes status, Counts iterations,
+           Reals primal_residual, Reals dual_residual, Reals gap, CodeMatrix is_active) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -101,13 +102,20 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
                                polish,
                                polish && !careful && !index.has_value(),
                                false};
+  if (is_usable.has_value()) check_length(*is_usable, "is_usable", batch);
+  const StartingPoints start{optional_rows<const double>(start_x, "start_x", batch, view.n),
+                             optional_rows<const double>(start_y, "start_y", batch, view.m),
+                             is_usable.has_value() ? is_usable->data() : nullptr};
+  if (start.is_usable != nullptr && (start.x.start == nullptr || start.y.start == nullptr)) {
+    throw nb::value_error("native engine: a starting point is x and y");
+  }
   const std::int64_t* selected = index.has_value() ? index->data() : nullptr;
   const long count = index.has_value() ? static_cast<long>(index->shape(0)) : batch;
   for (long k = 0; selected != nullptr && k < count; ++k) {
     if (selected[k] < 0 || selected[k] >= batch) throw nb::value_error("native engine: bad index");
   }
   const nb::gil_scoped_release release;
-  engine.solve(problem, batch, selected, count, settings, threads, width, results);
+  engine.solve(problem, batch, selected, count, settings, start, threads, width, results);
 }
 
 void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x,
@@ -278,8 +286,9 @@ NB_MODULE(_native, module) {
           "A_row"_a)
       .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
-           "careful"_a, "polish"_a, "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a,
-           "iterations"_a, "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
+           "careful"_a, "polish"_a, "start_x"_a.none(), "start_y"_a.none(), "is_usable"_a.none(),
+           "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a, "iterations"_a,
+           "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
            "Solve a batch, or its rows `index`, into the given arrays.")
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "x_bar"_a.none(), "y_bar"_a.none(),

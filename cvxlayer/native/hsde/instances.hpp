@@ -54,6 +54,14 @@ struct SolveResults {
   Rows<std::int8_t> is_active;
 };
 
+/// Solutions of other data to start from, in canonical scaling, one row per instance. A null
+/// `is_usable` means: none. It is 1 where there is one; the solve clears it where that did not
+/// lead to the solution.
+struct StartingPoints {
+  Rows<const double> x, y;
+  std::int8_t* is_usable;
+};
+
 /// Scale factors of one instance: x = d ∘ x̃, s = s̃ / e, y = e ∘ ỹ / k.
 /// `scale` holds one row (d, e) per instance, or one for all; `cost` one k per instance.
 struct Scaling {

@@ -14,6 +14,7 @@ enum class Status : std::int8_t {
   kMaxIterations = 4,
   kNumericalError = 5,
   kProvisional = 6,  // inside one call only: near enough for the polish to finish
+  kWarmStarted = 7,  // inside one call only: solved by steps from another solution
 };
 
 }  // namespace cvxlayer
