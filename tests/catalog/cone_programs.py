@@ -71,6 +71,24 @@ def _semidefinite_mixed(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=12, cones=cones, density=0.5)
 
 
+def _unit_diagonal(rng: np.random.Generator) -> ConeProgramBatch:
+    """A linear cost over matrices of order 5 with a diagonal of ones: solutions of low rank."""
+    column, row = np.triu_indices(5)
+    A, b = -np.eye(15)[:, row != column], (row == column).astype(float)
+    costs = [rng.normal(size=10) for _ in range(4)]
+    cones = ConeProduct(semidefinite=(5,))
+    return batch_of(cones, [np.zeros((10, 10))] * 4, costs, [A] * 4, [b] * 4)
+
+
+def _badly_scaled_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    cones = ConeProduct(1, 3, semidefinite=(3, 2))
+    rows = 10.0 ** rng.uniform(-4, 4, size=cones.size)
+    for cone, size in zip(cones.curved, (1e-3, 1e2), strict=True):
+        rows[cone.rows] = size
+    plain = random_batch(rng, n=8, cones=cones)
+    return rescaled(plain, 10.0 ** rng.uniform(-4, 4, size=8), rows, 1.0)
+
+
 def _exponential(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=8, cones=ConeProduct(exponential=3))
 
@@ -179,6 +197,23 @@ def _infeasible_cone(rng: np.random.Generator) -> ConeProgramBatch:
     return batch_of(ConeProduct(1, 0, (4,)), *(list(block) for block in zip(*blocks, strict=True)))
 
 
+def _infeasible_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    """A matrix of order 2 with a negative number on its diagonal."""
+    A = np.array([[0.0], [-1.0], [0.0]])
+    bounds = [np.array([1.0, 0.0, -c]) for c in rng.uniform(0.5, 2.0, size=3)]
+    costs = [rng.normal(size=1) for _ in range(3)]
+    cones = ConeProduct(semidefinite=(2,))
+    return batch_of(cones, [np.zeros((1, 1))] * 3, costs, [A] * 3, bounds)
+
+
+def _unbounded_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    """maximize x with x I + C ⪰ 0."""
+    A = np.array([[-1.0], [0.0], [-1.0]])
+    bounds = [rng.normal(size=3) for _ in range(3)]
+    cones = ConeProduct(semidefinite=(2,))
+    return batch_of(cones, [np.zeros((1, 1))] * 3, [-np.ones(1)] * 3, [A] * 3, bounds)
+
+
 def _infeasible_exponential(rng: np.random.Generator) -> ConeProgramBatch:
     """exp(x₁) ≤ x₂ and exp(−x₁) ≤ c − x₂ with c < 2."""
     A = np.array([[-1.0, 0], [0, 0], [0, -1], [1, 0], [0, 0], [0, 1]])
@@ -236,11 +271,18 @@ def _unbounded_without_constraints(rng: np.random.Generator) -> ConeProgramBatch
     )
 
 
+SEMIDEFINITE = [
+    ConeProgramCase("semidefinite", _semidefinite),
+    ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
+]
 SOLVABLE = [
     ConeProgramCase("quadratic", _quadratic),
     ConeProgramCase("linear", _linear),
     ConeProgramCase("second-order", _second_order),
     ConeProgramCase("mixed", _mixed),
+    *SEMIDEFINITE,
+    ConeProgramCase("semidefinite-low-rank", _unit_diagonal),
+    ConeProgramCase("badly-scaled-semidefinite", _badly_scaled_semidefinite),
     ConeProgramCase("low-rank", _low_rank),
     ConeProgramCase("equalities-only", _equalities_only),
     ConeProgramCase("unconstrained", _unconstrained),
@@ -253,10 +295,6 @@ SOLVABLE = [
     ConeProgramCase("duplicated-rows", _duplicated_rows, is_regular=False),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
-SEMIDEFINITE = [
-    ConeProgramCase("semidefinite", _semidefinite),
-    ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
-]
 THREE_DIMENSIONAL = [
     ConeProgramCase("exponential", _exponential),
     ConeProgramCase("power", _power),
@@ -276,6 +314,12 @@ UNSOLVABLE = [
     ConeProgramCase("infeasible", _infeasible, Status.INFEASIBLE, is_regular=False),
     ConeProgramCase("infeasible-cone", _infeasible_cone, Status.INFEASIBLE, is_regular=False),
     ConeProgramCase("unbounded", _unbounded, Status.UNBOUNDED, is_regular=False),
+    ConeProgramCase(
+        "infeasible-semidefinite", _infeasible_semidefinite, Status.INFEASIBLE, is_regular=False
+    ),
+    ConeProgramCase(
+        "unbounded-semidefinite", _unbounded_semidefinite, Status.UNBOUNDED, is_regular=False
+    ),
     ConeProgramCase(
         "unbounded-without-constraints",
         _unbounded_without_constraints,

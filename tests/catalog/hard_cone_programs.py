@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cvxlayer.cones import projection
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
@@ -23,6 +24,7 @@ def hard_batch(family: str, rng: np.random.Generator) -> tuple[ConeProgramBatch,
         zero=int(rng.integers(0, n // 2 + 1)),
         nonnegative=int(rng.integers(2, 20)),
         second_order=tuple(int(d) for d in rng.integers(2, 8, size=rng.integers(0, 4))),
+        semidefinite=tuple(int(k) for k in rng.integers(1, 6, size=rng.integers(0, 3))),
     )
     mask = rng.random((cones.size, n)) < rng.choice([0.3, 1.0])
     instances = [_instance(family, n, cones, mask, rng) for _ in range(_SIZE)]
@@ -45,7 +47,8 @@ def _instance(
     if family == "scaled":
         return _rescaled(P, q, A, b, cones, rng)
     if family == "infeasible":
-        return P, q, *_contradicted(A, b, cones, rng)
+        A, b = _contradicted(A, b, cones, rng)
+        return P, -P @ x - A.T @ y, A, b  # (x, y) fit the dual: it is not infeasible as well
     if family == "unbounded":
         return _with_a_ray(P, q, A, x, s, cones, rng)
     return P, q, A, b
@@ -56,14 +59,10 @@ def _complementary(cones: ConeProduct, rng: np.random.Generator) -> tuple[np.nda
     y[: cones.zero] = rng.standard_normal(cones.zero)
     for i in range(cones.zero, cones.num_linear):
         (y if rng.random() < 0.5 else s)[i] = rng.uniform(0.1, 2.0)
-    for rows in (cone.rows for cone in cones.curved):
-        v = rng.standard_normal(rows.stop - rows.start)
-        norm = np.linalg.norm(v[1:])
-        if norm <= v[0]:
-            y[rows] = v
-        elif norm > -v[0]:
-            y[rows] = 0.5 * (v[0] + norm) * np.concatenate([[1.0], v[1:] / norm])
-        s[rows] = y[rows] - v
+    v = rng.standard_normal(cones.size)
+    curved = slice(cones.num_linear, None)
+    y[curved] = projection.project_dual(cones, v[None])[0, curved]
+    s[curved] = y[curved] - v[curved]
     return s, y
 
 

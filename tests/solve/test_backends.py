@@ -13,9 +13,9 @@ from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
-from cvxlayer.solve.registry import get_backend
+from cvxlayer.solve.registry import backend_names, get_backend
 from cvxlayer.solve.residuals import measure
-from tests.catalog.backends import BACKENDS
+from tests.catalog.backends import BACKENDS, CONES_OF, backend
 from tests.catalog.cone_programs import (
     ALL,
     REGULAR,
@@ -37,6 +37,19 @@ CERTIFICATE = 1e-5
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
+def each_backend_with(cases: list[ConeProgramCase]) -> pytest.MarkDecorator:
+    """Every case with every backend that has its cones."""
+    pairs = []
+    for case in cases:
+        cones = case.build(np.random.default_rng(0)).structure.cones
+        kinds = {cone.kind for cone in cones.curved}
+        for name in backend_names():
+            if kinds <= CONES_OF.get(name, kinds):
+                marks = backend(name).marks
+                pairs.append(pytest.param(case, name, marks=marks, id=f"{case}-{name}"))
+    return pytest.mark.parametrize(("case", "backend"), pairs)
+
+
 def solve(backend: str, batch: ConeProgramBatch, **options: object) -> ConeSolution:
     engine = get_backend(backend)
     settings = Settings(eps_abs=SOLVER_EPS, eps_rel=SOLVER_EPS)
@@ -44,8 +57,7 @@ def solve(backend: str, batch: ConeProgramBatch, **options: object) -> ConeSolut
     return engine.solve(engine.setup(batch.structure), batch, settings)
 
 
-@each_backend
-@pytest.mark.parametrize("case", ALL, ids=str)
+@each_backend_with(ALL)
 def test_every_row_gets_the_status_it_deserves(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -55,8 +67,7 @@ def test_every_row_gets_the_status_it_deserves(
     )
 
 
-@each_backend
-@pytest.mark.parametrize("case", SOLVABLE, ids=str)
+@each_backend_with(SOLVABLE)
 def test_a_solution_satisfies_the_optimality_conditions(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -73,8 +84,7 @@ def test_a_solution_satisfies_the_optimality_conditions(
         assert _distance(projection.project_dual(cones, y[None])[0], y) <= 2e-8
 
 
-@each_backend
-@pytest.mark.parametrize("case", SOLVABLE, ids=str)
+@each_backend_with(SOLVABLE)
 def test_the_reported_residuals_are_those_of_the_returned_point(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -92,8 +102,7 @@ def test_the_reported_residuals_are_those_of_the_returned_point(
             assert abs(reported - measured) <= SOLVER_EPS * (1.0 + scale)
 
 
-@each_backend
-@pytest.mark.parametrize("case", UNSOLVABLE, ids=str)
+@each_backend_with(UNSOLVABLE)
 def test_a_certificate_certifies(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -115,8 +124,7 @@ def test_a_certificate_certifies(
             assert _distance(projection.project(cones, s[None])[0], s) <= CERTIFICATE
 
 
-@each_backend
-@pytest.mark.parametrize("case", REGULAR, ids=str)
+@each_backend_with(REGULAR)
 def test_a_batch_equals_its_single_solves(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
@@ -143,8 +151,7 @@ def test_neighbours_do_not_matter(backend: str, cones: Cones, rng: np.random.Gen
     np.testing.assert_array_equal(first.iterations[::2], second.iterations[-11:])
 
 
-@each_backend
-@pytest.mark.parametrize("case", REGULAR, ids=str)
+@each_backend_with(REGULAR)
 def test_the_solution_is_the_true_one(
     backend: str, case: ConeProgramCase, rng: np.random.Generator
 ) -> None:

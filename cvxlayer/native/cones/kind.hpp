@@ -14,7 +14,9 @@ enum class ConeKind : int {
 };
 
 /// Whether lane code has a branch for it; see curved.hpp.
-inline bool is_implemented(ConeKind kind) { return kind == ConeKind::kSecondOrder; }
+inline bool is_implemented(ConeKind kind) {
+  return kind == ConeKind::kSecondOrder || kind == ConeKind::kSemidefinite;
+}
 
 /// One curved cone and the rows it owns.
 struct CurvedCone {
@@ -23,13 +25,17 @@ struct CurvedCone {
   double parameter;  // order of the matrix, exponent α, or 0
 
   int end() const { return start + size; }
+  /// Order of the matrices of a semidefinite cone.
+  int order() const { return static_cast<int>(parameter); }
+  /// Whether its rows are eliminated by hand, see kkt/system.hpp.
+  bool is_condensed() const { return kind == ConeKind::kSemidefinite; }
   /// Barrier parameter ν.
   int degree() const {
     switch (kind) {
       case ConeKind::kSecondOrder:
         return 1;
       case ConeKind::kSemidefinite:
-        return static_cast<int>(parameter);
+        return order();
       case ConeKind::kExponential:
       case ConeKind::kPower:
         return 3;

@@ -26,6 +26,8 @@ constexpr double kDefaultTolerance = 1e-8;
 // below the tolerance. For curved ones it has to start closer.
 constexpr double kProvisionalMerit = 30.0;
 constexpr int kCarefulRefinements = 3;
+// Semidefinite rows: H spans the square of the magnitudes that s/y does.
+constexpr int kCondensedRefinements = 1;
 
 /// A queue of instances, [next, end), handed to lanes one by one.
 struct Queue {
@@ -47,7 +49,7 @@ struct HsdeSolver {
 
   const StructureView* structure;
   ScaledData<L> data;
-  KktSystem<L> kkt;
+  KktSystem<L, ScalingFaces> kkt;
   ConeScaling<L> scaling;
 
   // Iterate, products and residuals; residuals carry the scaling of the data.
@@ -74,7 +76,7 @@ struct HsdeSolver {
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
     data.lay_out(view, arena);
-    kkt.lay_out(view, view.solve, arena);
+    kkt.lay_out(view, view.solve, scaling.curved, arena);
     scaling.lay_out(view, arena);
     const int n = view.n, m = view.m;
     V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n, &scratch_n, &best_x};
@@ -98,7 +100,7 @@ struct HsdeSolver {
       if (!O::any(is_active)) break;
       scaling.update(s, y);
       assemble();
-      solve_constant_and_affine(settings);
+      solve_constant_and_affine(refinements(settings));
       set_starting_points();
       affine_step();
       combined_step(settings);
@@ -109,6 +111,11 @@ struct HsdeSolver {
  private:
   int num_linear() const { return structure->num_linear; }
   int num_zero() const { return structure->num_zero; }
+  int refinements(const SolveSettings& settings) const {
+    return settings.careful           ? kCarefulRefinements
+           : structure->has_condensed ? kCondensedRefinements
+                                      : 0;
+  }
   bool has_no_P() const { return structure->num_P == 0; }
 
   // ------------------------------------------------------------------ lanes come and go
@@ -305,7 +312,7 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const StructureView& v = *structure;
-    kkt.begin_assembly(data.P, kRegularization);
+    kkt.begin_assembly(data.P, data.A, kRegularization);
     for (int t = 0; t < v.num_A; ++t) {
       if (v.solve.A_entry[t] >= 0) kkt.factor.storage[v.solve.A_entry[t]] = data.A[t];
     }
@@ -315,9 +322,9 @@ struct HsdeSolver {
 
   /// Add to (u, v) what K (u, v) misses of its right-hand side, against the unregularized K.
   template <class Top, class Bottom>
-  void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
+  void refine(int passes, const Top& top, const Bottom& bottom, V* u, V* v) {
     const StructureView& view = *structure;
-    for (int pass = 0; pass < kCarefulRefinements; ++pass) {
+    for (int pass = 0; pass < passes; ++pass) {
       data.multiply_P(u, work_n);
       data.multiply_At(v, scratch_n);
       for (int j = 0; j < view.n; ++j) work_n[j] = top(j) - work_n[j] - scratch_n[j];
@@ -330,7 +337,7 @@ struct HsdeSolver {
     }
   }
 
-  void solve_constant_and_affine(const SolveSettings& settings) {
+  void solve_constant_and_affine(int passes) {
     // A starting lane without P solves for (0, b) beside (−q, b); with P the latter is enough.
     const auto affine_top = [this](int j) { return O::select(is_starting, V{}, -rx[j]); };
     const auto affine_bottom = [this](int i) {
@@ -342,20 +349,18 @@ struct HsdeSolver {
         [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
         [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
         {y1, y2});
-    if (settings.careful) {
-      refine(affine_top, affine_bottom, x1, y1);
-      refine(constant_top, constant_bottom, x2, y2);
-    }
+    refine(passes, affine_top, affine_bottom, x1, y1);
+    refine(passes, constant_top, constant_bottom, x2, y2);
   }
 
-  void solve_corrector(const SolveSettings& settings, V keep) {
+  void solve_corrector(int passes, V keep) {
     const auto top = [this, keep](int j) { return -keep * rx[j]; };
     const auto bottom = [this, keep](int i) {
       return i < num_zero() ? -keep * ry[i] : shift[i] - keep * ry[i];
     };
     kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
                           {x1}, {y1});
-    if (settings.careful) refine(top, bottom, x1, y1);
+    refine(passes, top, bottom, x1, y1);
   }
 
   /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).
@@ -388,7 +393,13 @@ struct HsdeSolver {
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    scaling.complete(dy, shifts, ds);
+    if (v.has_condensed) {
+      data.multiply_A(dx, scratch_m);
+      for (int i = num_linear(); i < v.m; ++i) {
+        scratch_m[i] = data.b[i] * d_tau - scale * ry[i] - scratch_m[i];
+      }
+    }
+    scaling.complete(dy, shifts, scratch_m, ds);
     const V scalars = O::max(-d_tau * inverse_tau, -d_kappa / kappa);
     return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
   }
@@ -435,7 +446,7 @@ struct HsdeSolver {
     const V center = sigma * mu, keep = 1.0 - sigma;
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
-    solve_corrector(settings, keep);
+    solve_corrector(refinements(settings), keep);
     const double fraction = settings.careful ? kCarefulStepFraction : kStepFraction;
     V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
 

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The reduced KKT system in lanes, with singleton rows eliminated by hand:
+// The reduced KKT system in lanes, with singleton rows and condensed cones eliminated by hand:
 //
 //     [ P   (GA)ᵀ ] [dx]   [r₁]
 //     [ GA   −H   ] [dy] = [r₂],    H symmetric positive semidefinite, block diagonal
 //
-// G is the identity in the solve and the square root of DΠ in the adjoint.
+// G is the identity in the solve and the square root of DΠ in the adjoint. The rows of a
+// condensed cone leave (GA)ᵀH⁻¹(GA) in the block of x and come back as dy = H⁻¹(GA dx − r₂).
 #pragma once
 
+#include "../cones/curved.hpp"
 #include "../hsde/scaled_data.hpp"
 #include "factor.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-template <class L>
+template <class L, template <class> class Faces>
 struct KktSystem {
   using V = typename L::V;
   using O = Ops<L>;
@@ -21,14 +23,25 @@ struct KktSystem {
   const StructureView* structure;
   const KktPlan* plan;
   Factor<L> factor;
-  V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
-  V* coupling;   // the entry of GA of each singleton row
-  V* permuted;   // two right-hand sides, interleaved
+  const CurvedCones<L, Faces>* curved;
+  const V* A;
+  V *cone_rows, *cone_result;  // of one condensed cone
+  V* inverse_h;                // 1/(H + δ) of the singleton rows, by singleton
+  V* coupling;                 // the entry of GA of each singleton row
+  V* permuted;                 // two right-hand sides, interleaved
   double regularization;
 
-  void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
+  void lay_out(const StructureView& view, const KktPlan& kkt_plan,
+               const CurvedCones<L, Faces>& cones, Arena& arena) {
     structure = &view;
     plan = &kkt_plan;
+    curved = &cones;
+    int largest = 0;
+    for (int k = 0; k < view.num_cones; ++k) {
+      if (view.cones[k].size > largest) largest = view.cones[k].size;
+    }
+    cone_rows = arena.take<V>(largest);
+    cone_result = arena.take<V>(largest);
     const SymbolicView& symbolic = kkt_plan.symbolic;
     factor.symbolic = symbolic;
     factor.storage = arena.take<V>(symbolic.storage);
@@ -42,9 +55,10 @@ struct KktSystem {
   }
 
   /// Write P + δI, and clear the rest of the factor storage.
-  void begin_assembly(const V* P, double delta) {
+  void begin_assembly(const V* P, const V* matrix, double delta) {
     const StructureView& s = *structure;
     regularization = delta;
+    A = matrix;
     for (long k = 0; k < plan->symbolic.storage; ++k) factor.storage[k] = V{};
     for (int k = 0; k < s.num_P; ++k) factor.storage[plan->P_entry[k]] = P[k];
     for (int j = 0; j < s.n; ++j) factor.storage[plan->variable_diagonal[j]] += delta;
@@ -61,6 +75,19 @@ struct KktSystem {
     inverse_h[k] = inverse;
     coupling[k] = a;
     factor.storage[plan->variable_diagonal[structure->singleton_column[k]]] += a * a * inverse;
+  }
+
+  /// Add the Schur complements of the condensed cones to the block of x.
+  void add_condensed() {
+    const StructureView& s = *structure;
+    const long* target = plan->condensed_entry;
+    curved->for_each_condensed([&](int k, const auto& face) {
+      const int begin = s.mixed_start[k], count = s.mixed_start[k + 1] - begin;
+      const ConeColumns columns{count, s.term_start + begin, s.term_row, s.term_column,
+                                s.term_entry};
+      face.add_schur(columns, A, regularization, factor.storage, target);
+      target += static_cast<long>(count) * (count + 1) / 2;
+    });
   }
 
   /// Solve for `count` right-hand sides; entry j of the first block of side c is top(c, j),
@@ -84,6 +111,7 @@ struct KktSystem {
       const V factor = coupling[k] * inverse_h[k];
       for (int c = 0; c < count; ++c) slot[c] += factor * bottom(c, s.singleton_row[k]);
     }
+    fold_condensed<count>(bottom);
     factor.template solve_in_place<count>(permuted);
     for (int k = 0; k < s.num_singletons; ++k) {
       const V* slot =
@@ -93,6 +121,7 @@ struct KktSystem {
         dy[c][row] = (coupling[k] * slot[c] - bottom(c, row)) * inverse_h[k];
       }
     }
+    recover_condensed<count>(bottom, dy);
     for (int j = 0; j < s.n; ++j) {
       const V* slot = permuted + static_cast<long>(plan->variable_position[j]) * count;
       for (int c = 0; c < count; ++c) dx[c][j] = slot[c];
@@ -107,6 +136,51 @@ struct KktSystem {
   /// Solve in place: (u, v) ← K⁻¹ (u, v).
   void solve_in_place(V* u, V* v) {
     solve<1>([u](int, int j) { return u[j]; }, [v](int, int i) { return v[i]; }, {u}, {v});
+  }
+
+ private:
+  template <int count>
+  CVXLAYER_INLINE V* slot_of(int variable) const {
+    return permuted + static_cast<long>(plan->variable_position[variable]) * count;
+  }
+
+  /// r₁ += (GA)ᵀH⁻¹ r₂
+  template <int count, class Bottom>
+  void fold_condensed(const Bottom& bottom) {
+    const StructureView& s = *structure;
+    curved->for_each_condensed([&](int, const auto& face) {
+      const int start = face.cone.start;
+      for (int c = 0; c < count; ++c) {
+        for (int a = 0; a < face.cone.size; ++a) cone_rows[a] = bottom(c, start + a);
+        face.fold(cone_rows, cone_result);
+        for (int a = 0; a < face.cone.size; ++a) {
+          for (int t = s.row_start[start + a]; t < s.row_start[start + a + 1]; ++t) {
+            slot_of<count>(s.row_column[t])[c] += A[s.row_entry[t]] * cone_result[a];
+          }
+        }
+      }
+    });
+  }
+
+  /// dy = H⁻¹(GA dx − r₂)
+  template <int count, class Bottom>
+  void recover_condensed(const Bottom& bottom, V* const (&dy)[count]) {
+    const StructureView& s = *structure;
+    curved->for_each_condensed([&](int, const auto& face) {
+      const int start = face.cone.start;
+      for (int c = 0; c < count; ++c) {
+        for (int a = 0; a < face.cone.size; ++a) {
+          V sum{};
+          for (int t = s.row_start[start + a]; t < s.row_start[start + a + 1]; ++t) {
+            sum += A[s.row_entry[t]] * slot_of<count>(s.row_column[t])[c];
+          }
+          cone_rows[a] = sum;
+        }
+        face.couple(cone_rows);
+        for (int a = 0; a < face.cone.size; ++a) cone_rows[a] -= bottom(c, start + a);
+        face.recover(cone_rows, dy[c] + start);
+      }
+    });
   }
 };
 
