@@ -188,7 +188,8 @@ def _optima(records: list[Record]) -> list[str]:
         return []
     published = sdplib.published_optima()
     return [
-        f"{r.problem}, {r.solver}: objective {r.objective:.7e}, published {published[r.problem]:.7e}"
+        f"{r.problem}, {r.solver}: objective {r.objective:.7e}, "
+        f"published {published[r.problem]:.7e}"
         for r in records
         if r.problem in published and r.is_right
         and abs(abs(r.objective) - abs(published[r.problem])) > DIGITS * (1 + abs(r.objective))

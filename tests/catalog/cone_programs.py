@@ -73,6 +73,24 @@ def _semidefinite_mixed(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=12, cones=cones, density=0.5)
 
 
+def _unit_diagonal(rng: np.random.Generator) -> ConeProgramBatch:
+    """A linear cost over matrices of order 5 with a diagonal of ones: solutions of low rank."""
+    column, row = np.triu_indices(5)
+    A, b = -np.eye(15)[:, row != column], (row == column).astype(float)
+    costs = [rng.normal(size=10) for _ in range(4)]
+    cones = ConeProduct(semidefinite=(5,))
+    return batch_of(cones, [np.zeros((10, 10))] * 4, costs, [A] * 4, [b] * 4)
+
+
+def _badly_scaled_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    cones = ConeProduct(1, 3, semidefinite=(3, 2))
+    rows = 10.0 ** rng.uniform(-4, 4, size=cones.size)
+    for cone, size in zip(cones.curved, (1e-3, 1e2), strict=True):
+        rows[cone.rows] = size
+    plain = random_batch(rng, n=8, cones=cones)
+    return rescaled(plain, 10.0 ** rng.uniform(-4, 4, size=8), rows, 1.0)
+
+
 def _exponential(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=8, cones=ConeProduct(exponential=3))
 
@@ -181,6 +199,23 @@ def _infeasible_cone(rng: np.random.Generator) -> ConeProgramBatch:
     return batch_of(ConeProduct(1, 0, (4,)), *(list(block) for block in zip(*blocks, strict=True)))
 
 
+def _infeasible_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    """A matrix of order 2 with a negative number on its diagonal."""
+    A = np.array([[0.0], [-1.0], [0.0]])
+    bounds = [np.array([1.0, 0.0, -c]) for c in rng.uniform(0.5, 2.0, size=3)]
+    costs = [rng.normal(size=1) for _ in range(3)]
+    cones = ConeProduct(semidefinite=(2,))
+    return batch_of(cones, [np.zeros((1, 1))] * 3, costs, [A] * 3, bounds)
+
+
+def _unbounded_semidefinite(rng: np.random.Generator) -> ConeProgramBatch:
+    """maximize x with x I + C ⪰ 0."""
+    A = np.array([[-1.0], [0.0], [-1.0]])
+    bounds = [rng.normal(size=3) for _ in range(3)]
+    cones = ConeProduct(semidefinite=(2,))
+    return batch_of(cones, [np.zeros((1, 1))] * 3, [-np.ones(1)] * 3, [A] * 3, bounds)
+
+
 def _infeasible_exponential(rng: np.random.Generator) -> ConeProgramBatch:
     """exp(x₁) ≤ x₂ and exp(−x₁) ≤ c − x₂ with c < 2."""
     A = np.array([[-1.0, 0], [0, 0], [0, -1], [1, 0], [0, 0], [0, 1]])
@@ -238,11 +273,18 @@ def _unbounded_without_constraints(rng: np.random.Generator) -> ConeProgramBatch
     )
 
 
+SEMIDEFINITE = [
+    ConeProgramCase("semidefinite", _semidefinite),
+    ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
+]
 SOLVABLE = [
     ConeProgramCase("quadratic", _quadratic),
     ConeProgramCase("linear", _linear),
     ConeProgramCase("second-order", _second_order),
     ConeProgramCase("mixed", _mixed),
+    *SEMIDEFINITE,
+    ConeProgramCase("semidefinite-low-rank", _unit_diagonal),
+    ConeProgramCase("badly-scaled-semidefinite", _badly_scaled_semidefinite),
     ConeProgramCase("low-rank", _low_rank),
     ConeProgramCase("equalities-only", _equalities_only),
     ConeProgramCase("unconstrained", _unconstrained),
@@ -261,19 +303,17 @@ SOLVABLE = [
     ),
 ]
 REGULAR = [case for case in SOLVABLE if case.is_regular]
-SEMIDEFINITE = [
-    ConeProgramCase("semidefinite", _semidefinite),
-    ConeProgramCase("semidefinite-mixed", _semidefinite_mixed),
-]
 UNSOLVABLE = [
     ConeProgramCase(name, build, status, False, name.endswith(("exponential", "power")))
     for name, build, status in [
         ("infeasible", _infeasible, Status.INFEASIBLE),
         ("infeasible-cone", _infeasible_cone, Status.INFEASIBLE),
+        ("infeasible-semidefinite", _infeasible_semidefinite, Status.INFEASIBLE),
         ("infeasible-exponential", _infeasible_exponential, Status.INFEASIBLE),
         ("infeasible-power", _infeasible_power, Status.INFEASIBLE),
         ("unbounded", _unbounded, Status.UNBOUNDED),
         ("unbounded-without-constraints", _unbounded_without_constraints, Status.UNBOUNDED),
+        ("unbounded-semidefinite", _unbounded_semidefinite, Status.UNBOUNDED),
         ("unbounded-exponential", _unbounded_exponential, Status.UNBOUNDED),
         ("unbounded-power", _unbounded_power, Status.UNBOUNDED),
     ]

@@ -26,6 +26,7 @@ def hard_batch(family: str, rng: np.random.Generator) -> tuple[ConeProgramBatch,
         second_order=tuple(int(d) for d in rng.integers(2, 8, size=rng.integers(0, 4))),
         exponential=int(rng.choice([0, 0, 1, 3])),
         power=tuple(rng.uniform(0.05, 0.95, size=rng.choice([0, 0, 1, 2]))),
+        semidefinite=tuple(int(k) for k in rng.integers(1, 6, size=rng.integers(0, 3))),
     )
     mask = rng.random((cones.size, n)) < rng.choice([0.3, 1.0])
     instances = [_instance(family, n, cones, mask, rng) for _ in range(_SIZE)]

@@ -42,7 +42,7 @@ struct Linearization {
 
   const StructureView* structure;
   ScaledData<L> data;
-  KktSystem<L> kkt;
+  KktSystem<L, ProjectionFaces> kkt;
   V *x, *v, *y;  // primal, v = y − s, and y = Π(v)
   V* root;       // S of linear rows: 0 or 1
   CurvedCones<L, ProjectionFaces> curved;
@@ -57,7 +57,7 @@ struct Linearization {
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
     data.lay_out(view, arena);
-    kkt.lay_out(view, view.adjoint, arena);
+    kkt.lay_out(view, view.adjoint, curved, arena);
     V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &trial_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
     V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &trial_v, &slack_of_row};
@@ -122,7 +122,7 @@ struct Linearization {
   /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
   void classify() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
+    kkt.begin_assembly(data.P, data.A, O::splat(kAdjointRegularization));
     const V tiny = O::splat(kTinyIterate);
     auto ratio = [&](int i) {
       return i < view.num_zero ? V{} : O::max(slack_of_row[i], tiny) / O::max(y[i], tiny);
@@ -157,7 +157,7 @@ struct Linearization {
   // -------------------------------------------------------------------------- the matrix K
   void linearize() {
     const StructureView& view = *structure;
-    kkt.begin_assembly(data.P, O::splat(kAdjointRegularization));
+    kkt.begin_assembly(data.P, data.A, O::splat(kAdjointRegularization));
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
     }
@@ -180,21 +180,23 @@ struct Linearization {
     const long* entry = view.adjoint.block;
     const long* target = view.adjoint.mixed_entry;
     const int* source = view.mixed_source;
-    const int* columns_end = view.mixed_start;
-    curved.for_each([&](const auto& face) {
+    curved.for_each_block([&](const auto& face) {
       const V* point = v + face.cone.start;
       face.decompose(point);
       face.write_block(point, [&](V value, bool is_diagonal) {
         const V identity = O::splat(is_diagonal ? 1.0 + kAdjointRegularization : 0.0);
         kkt.factor.storage[*entry++] = value - identity;
       });
-      const int size = face.cone.size, begin = *columns_end++;
-      for (int c = begin; c < *columns_end; ++c, source += size, target += size) {
+      const int size = face.cone.size;
+      const int* columns = view.mixed_start + (&face.cone - view.cones);
+      for (int c = columns[0]; c < columns[1]; ++c, source += size, target += size) {
         for (int a = 0; a < size; ++a) column[a] = source[a] < 0 ? V{} : data.A[source[a]];
         face.apply_root(point, column, column);
         for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
       }
     });
+    curved.for_each_condensed([&](int, const auto& face) { face.decompose(v + face.cone.start); });
+    kkt.add_condensed();
   }
 
   /// out = S u.

@@ -41,6 +41,7 @@ struct Polish final : private Linearization<L> {
   using Base::u_m;
   using Base::u_n;
   using Base::unclassified;
+  using Base::v;
   using Base::valid;
   using Base::x;
   using Base::y;

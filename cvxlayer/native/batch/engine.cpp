@@ -21,7 +21,8 @@ constexpr double kMicrosecondsPerThread = 40.0;
 // A rough clock, fitted to the benchmarks: microseconds per stored number and per
 // multiply-add of one factorization, over a whole solve of one instance in full lanes.
 constexpr double kPerNumber = 0.045, kPerMultiplyAdd = 6e-4;
-constexpr double kPullBackShare = 0.2;  // of a solve
+constexpr double kSemidefiniteWork = 120;  // multiply-adds of a semidefinite cone, over order³
+constexpr double kPullBackShare = 0.2;     // of a solve
 
 constexpr std::int8_t code(Status status) { return static_cast<std::int8_t>(status); }
 
@@ -79,8 +80,12 @@ void Engine::release(Workspace workspace) {
 int Engine::worthwhile_threads(long count, int threads, double share) const {
   const StructureView& view = structure_.view();
   const double numbers = static_cast<double>(view.n) + view.m + view.num_P + view.num_A;
-  const double each = share * (kPerNumber * numbers +
-                               kPerMultiplyAdd * structure_.solve_symbolic().multiply_adds());
+  double work = structure_.solve_symbolic().multiply_adds();
+  for (int k = 0; k < view.num_cones; ++k) {
+    const double order = view.cones[k].is_condensed() ? view.cones[k].order() : 0;
+    work += kSemidefiniteWork * order * order * order;
+  }
+  const double each = share * (kPerNumber * numbers + kPerMultiplyAdd * work);
   const double worth = each * static_cast<double>(count) / kMicrosecondsPerThread;
   return worth < threads ? std::max(1, static_cast<int>(worth)) : threads;
 }

@@ -126,9 +126,8 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width,      isa,     &workspace_bytes, &equilibrate,
-                    &solve,        &polish, &warm_start, &pull_back,       &projection_bytes,
-                    &project_dual, nullptr, nullptr};
+    Kernels kernels{L::width,    isa,        &workspace_bytes,  &equilibrate,  &solve,  &polish,
+                    &warm_start, &pull_back, &projection_bytes, &project_dual, nullptr, nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

@@ -26,6 +26,15 @@
 //   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row
 //   project(v, out)            out = Π(v) at any v; leaves the state alone
 //
+// A *condensed* kind (see kind.hpp) has no `write_block`; its rows leave the matrix, and its
+// faces offer what replaces them. B stands for H⁻¹ or (I − D)⁻¹, bounded by about 1/δ, and G for
+// I or S:
+//   add_schur(columns, A, delta, storage, at)  add (GA)ᵀB(GA), pair by pair of its columns
+//   fold(r, out)               out = GᵀB r;  out may be r
+//   recover(r, out)            out = B r;  out may be r
+//   couple(z)                  z ← G z
+//   complete(dy, shift, feasible, ds)  (scaling only) ds from both of its equations
+//
 // A face is made from the cone, its state and the scratch wherever it is used; it owns nothing
 // and never allocates.
 #pragma once
@@ -35,6 +44,7 @@
 #include "kind.hpp"
 #include "power.hpp"
 #include "second_order.hpp"
+#include "semidefinite.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -44,6 +54,7 @@ struct ScalingFaces {
   using SecondOrder = SecondOrderScaling<L>;
   using Exponential = ExponentialScaling<L>;
   using Power = PowerScaling<L>;
+  using Semidefinite = SemidefiniteScaling<L>;
 };
 
 template <class L>
@@ -51,6 +62,7 @@ struct ProjectionFaces {
   using SecondOrder = SecondOrderProjection<L>;
   using Exponential = ExponentialProjection<L>;
   using Power = PowerProjection<L>;
+  using Semidefinite = SemidefiniteProjection<L>;
 };
 
 /// Every curved cone of a product with one of its faces: state of each, scratch for the one
@@ -71,7 +83,7 @@ struct CurvedCones {
     long total = 0, largest = 0;
     for (int k = 0; k < count; ++k) {
       if (offset != nullptr) offset[k] = total;
-      with_face(cones[k], nullptr, nullptr, [&](const auto& face) {
+      with_face<true>(cones[k], nullptr, nullptr, [&](const auto& face) {
         total += face.state_size();
         if (face.scratch_size() > largest) largest = face.scratch_size();
       });
@@ -80,14 +92,29 @@ struct CurvedCones {
     scratch = arena.take<V>(largest);
   }
 
+  /// Call body(k, face) for the cones whose rows are eliminated by hand.
+  template <class Body>
+  CVXLAYER_INLINE void for_each_condensed(const Body& body) const {
+    for (int k = 0; k < count; ++k) {
+      if (!cones[k].is_condensed()) continue;
+      body(k, typename Faces<L>::Semidefinite{cones[k], state + offset[k], scratch});
+    }
+  }
+
   /// Call body(face) for every cone, in order; `face.cone` says which one.
   template <class Body>
   CVXLAYER_INLINE void for_each(const Body& body) const {
-    for (int k = 0; k < count; ++k) with_face(cones[k], state + offset[k], scratch, body);
+    for (int k = 0; k < count; ++k) with_face<true>(cones[k], state + offset[k], scratch, body);
+  }
+
+  /// Only those that have a block in the matrix.
+  template <class Body>
+  CVXLAYER_INLINE void for_each_block(const Body& body) const {
+    for (int k = 0; k < count; ++k) with_face<false>(cones[k], state + offset[k], scratch, body);
   }
 
  private:
-  template <class Body>
+  template <bool also_condensed, class Body>
   static CVXLAYER_INLINE void with_face(const CurvedCone& cone, V* state, V* scratch,
                                         const Body& body) {
     switch (cone.kind) {
@@ -97,6 +124,9 @@ struct CurvedCones {
         return body(typename Faces<L>::Exponential{cone, state, scratch});
       case ConeKind::kPower:
         return body(typename Faces<L>::Power{cone, state, scratch});
+      case ConeKind::kSemidefinite:
+        if constexpr (also_condensed) body(typename Faces<L>::Semidefinite{cone, state, scratch});
+        return;
       default:
         return;  // refused before an engine is built
     }

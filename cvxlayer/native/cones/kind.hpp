@@ -15,8 +15,8 @@ enum class ConeKind : int {
 
 /// Whether lane code has a branch for it; see curved.hpp.
 inline bool is_implemented(ConeKind kind) {
-  return kind == ConeKind::kSecondOrder || kind == ConeKind::kExponential ||
-         kind == ConeKind::kPower;
+  return kind == ConeKind::kSecondOrder || kind == ConeKind::kSemidefinite ||
+         kind == ConeKind::kExponential || kind == ConeKind::kPower;
 }
 
 /// One curved cone and the rows it owns.
@@ -30,13 +30,17 @@ struct CurvedCone {
   bool is_symmetric() const {
     return kind == ConeKind::kSecondOrder || kind == ConeKind::kSemidefinite;
   }
+  /// Order of the matrices of a semidefinite cone.
+  int order() const { return static_cast<int>(parameter); }
+  /// Whether its rows are eliminated by hand, see kkt/system.hpp.
+  bool is_condensed() const { return kind == ConeKind::kSemidefinite; }
   /// Barrier parameter ν.
   int degree() const {
     switch (kind) {
       case ConeKind::kSecondOrder:
         return 1;
       case ConeKind::kSemidefinite:
-        return static_cast<int>(parameter);
+        return order();
       case ConeKind::kExponential:
       case ConeKind::kPower:
         return 3;

@@ -41,6 +41,13 @@ struct PointProjection {
       face.project(point, out);
       store(out, 1, first, count, nearest);
       face.decompose(point);
+      for_each_unit([&](V* column) { face.apply_root(point, unit, column); });
+      store(block, size, first, count, root);
+      for_each_unit([&](V* column) { face.apply(point, unit, column); });
+      store(block, size, first, count, derivative);
+    });
+    // A cone with a block in the matrix writes it there by itself.
+    curved.for_each_block([&](const auto& face) {
       int i = 0, j = 0;
       face.write_block(point, [&](V value, bool is_diagonal) {
         block[i * size + j] = block[j * size + i] = value;
@@ -48,15 +55,19 @@ struct PointProjection {
         i += is_diagonal;
       });
       store(block, size, first, count, derivative);
-      for (int column = 0; column < size; ++column) {
-        for (int a = 0; a < size; ++a) unit[a] = O::splat(a == column ? 1.0 : 0.0);
-        face.apply_root(point, unit, block + static_cast<long>(column) * size);
-      }
-      store(block, size, first, count, root);
     });
   }
 
  private:
+  /// Call body(column of `block`) with every unit vector in `unit`.
+  template <class Body>
+  void for_each_unit(const Body& body) {
+    for (int k = 0; k < cone.size; ++k) {
+      for (int a = 0; a < cone.size; ++a) unit[a] = O::splat(a == k ? 1.0 : 0.0);
+      body(block + static_cast<long>(k) * cone.size);
+    }
+  }
+
   void store(const V* values, int rows, long first, int count, double* target) const {
     const long length = static_cast<long>(rows) * cone.size;
     for (int lane = 0; lane < count; ++lane) {

@@ -35,13 +35,17 @@ struct Refinement {
   V poor_steps;
   V *top_n, *bottom_m, *work_n, *work_m;
   double refined_share;
+  bool refines_once;
 
   void lay_out(const StructureView& view, Arena& arena) {
     for (V** pointer : {&top_n, &work_n}) *pointer = arena.take<V>(view.n);
     for (V** pointer : {&bottom_m, &work_m}) *pointer = arena.take<V>(view.m);
   }
 
-  void start(double tolerance) {
+  /// With `once`, lanes that are not active get one pass all the same: condensed cones, where H
+  /// spans the square of the magnitudes that s/y does.
+  void start(double tolerance, bool once) {
+    refines_once = once;
     active = lost_pivots = O::none();
     delta = O::splat(kRegularization);
     last_primal = last_dual = O::splat(1.0);
@@ -80,10 +84,10 @@ struct Refinement {
 
   /// Add to (u, v) what K (u, v) misses of its right-hand side, in the active lanes.
   template <class Top, class Bottom>
-  void refine(const ScaledData<L>& data, const ConeScaling<L>& scaling, KktSystem<L>& kkt,
+  void refine(const ScaledData<L>& data, const ConeScaling<L>& scaling, KktSystem<L, ScalingFaces>& kkt,
               const Top& top, const Bottom& bottom, V* u, V* v) {
     const StructureView& view = *data.structure;
-    M running = active;
+    M running = refines_once ? ~O::none() : active;
     V before = O::splat(__builtin_inf());
     for (int pass = 0; pass < kMostRefinements && O::any(running); ++pass) {
       V missing{}, size{};
@@ -111,6 +115,7 @@ struct Refinement {
       kkt.solve_in_place(top_n, bottom_m);
       for (int j = 0; j < view.n; ++j) u[j] += O::select(running, top_n[j], V{});
       for (int i = 0; i < view.m; ++i) v[i] += O::select(running, bottom_m[i], V{});
+      running = running & active;
     }
   }
 };

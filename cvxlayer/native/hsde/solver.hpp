@@ -37,7 +37,7 @@ struct HsdeSolver {
 
   const StructureView* structure;
   ScaledData<L> data;
-  KktSystem<L> kkt;
+  KktSystem<L, ScalingFaces> kkt;
   ConeScaling<L> scaling;
   Refinement<L> refinement;
 
@@ -50,7 +50,7 @@ struct HsdeSolver {
     V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s, x, y;
   } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
-  V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *gradient;
+  V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *scratch_m, *gradient;
   V* work_n;
   V d_tau, d_kappa, mu, sigma;
   BestIterate<L> best;
@@ -65,14 +65,14 @@ struct HsdeSolver {
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
     data.lay_out(view, arena);
-    kkt.lay_out(view, view.solve, arena);
+    kkt.lay_out(view, view.solve, scaling.curved, arena);
     best.lay_out(view, arena);
     scaling.lay_out(view, arena);
     refinement.lay_out(view, arena);
     const int n = view.n, m = view.m;
     V** const of_n[] = {&x, &Px, &Aty, &rx, &x1, &x2, &dx, &gradient, &work_n};
     for (V** pointer : of_n) *pointer = arena.take<V>(n);
-    V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift, &affine_change};
+    V** const of_m[] = {&y, &s, &Ax, &ry, &y1, &y2, &dy, &ds, &shift, &scratch_m, &affine_change};
     for (V** pointer : of_m) *pointer = arena.take<V>(m);
   }
 
@@ -83,7 +83,7 @@ struct HsdeSolver {
         settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
-    refinement.start(tolerance);
+    refinement.start(tolerance, structure->has_condensed);
     is_careful = settings.careful;
     start(problem, scales, queue);
     for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
@@ -350,7 +350,7 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const V delta = refinement.next_delta();
-    kkt.begin_assembly(data.P, delta);
+    kkt.begin_assembly(data.P, data.A, delta);
     kkt.write_A(data.A);
     scaling.assemble(data.A, kkt);
     kkt.factor.factorize(delta);
@@ -417,7 +417,13 @@ struct HsdeSolver {
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    scaling.complete(dy, shifts, ds);
+    if (v.has_condensed) {
+      data.multiply_A(dx, scratch_m);
+      for (int i = num_linear(); i < v.m; ++i) {
+        scratch_m[i] = data.b[i] * d_tau - scale * ry[i] - scratch_m[i];
+      }
+    }
+    scaling.complete(dy, shifts, scratch_m, ds);
     const V scalars = O::max(-d_tau * inverse_tau, -d_kappa / kappa);
     return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
   }

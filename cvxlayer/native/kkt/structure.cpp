@@ -73,7 +73,13 @@ void Structure::build_rows() {
 void Structure::find_singletons() {
   kkt_index_.assign(m_, -1);
   kkt_size_ = n_;
+  std::vector<bool> is_condensed(m_, false);
+  for (const CurvedCone& cone : cones_) {
+    std::fill(is_condensed.begin() + cone.start, is_condensed.begin() + cone.end(),
+              cone.is_condensed());
+  }
   for (int i = 0; i < m_; ++i) {
+    if (is_condensed[i]) continue;
     const bool is_inequality = i >= num_zero_ && i < num_linear_;
     if (is_inequality && row_start_[i + 1] - row_start_[i] == 1) {
       singleton_row_.push_back(i);
@@ -88,6 +94,10 @@ void Structure::find_singletons() {
 void Structure::build_mixed() {
   mixed_start_.push_back(0);
   for (const CurvedCone& cone : cones_) {
+    if (cone.is_condensed()) {
+      build_terms(cone);
+      continue;
+    }
     std::map<int, std::vector<std::pair<int, int>>> columns;  // column → (local row, entry)
     for (int a = 0; a < cone.size; ++a) {
       const int row = cone.start + a;
@@ -102,7 +112,39 @@ void Structure::build_mixed() {
       for (const auto& [a, entry] : entries) mixed_source_[base + a] = entry;
     }
     mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
+    term_start_.resize(mixed_column_.size(), static_cast<int>(term_row_.size()));
   }
+  term_start_.push_back(static_cast<int>(term_row_.size()));
+}
+
+void Structure::build_terms(const CurvedCone& cone) {
+  struct Term {
+    int row, column, entry;
+  };
+  std::map<int, std::vector<Term>> columns;
+  int next = cone.start;
+  for (int q = 0; q < cone.order(); ++q) {
+    for (int p = q; p < cone.order(); ++p, ++next) {
+      for (int t = row_start_[next]; t < row_start_[next + 1]; ++t) {
+        columns[row_column_[t]].push_back({p, q, row_entry_[t]});
+      }
+    }
+  }
+  std::vector<int> order;
+  for (const auto& [column, terms] : columns) order.push_back(column);
+  std::stable_sort(order.begin(), order.end(), [&](int first, int second) {
+    return columns[first].size() > columns[second].size();
+  });
+  for (int column : order) {
+    mixed_column_.push_back(column);
+    term_start_.push_back(static_cast<int>(term_row_.size()));
+    for (const Term& term : columns[column]) {
+      term_row_.push_back(term.row);
+      term_column_.push_back(term.column);
+      term_entry_.push_back(term.entry);
+    }
+  }
+  mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
 }
 
 void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
@@ -119,6 +161,10 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     }
   }
   for (size_t k = 0; k < cones_.size(); ++k) {
+    if (cones_[k].is_condensed()) {
+      for_each_pair(k, add);
+      continue;
+    }
     const int* rows = kkt_index_.data() + cones_[k].start;
     for (int a = 0; a < cones_[k].size; ++a) {
       const int i = rows[a];
@@ -159,6 +205,10 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     plan.row_diagonal.push_back(index < 0 ? -1 : symbolic.entry(index, index));
   }
   for (size_t k = 0; k < cones_.size(); ++k) {
+    if (cones_[k].is_condensed()) {
+      for_each_pair(k, [&](int i, int j) { plan.condensed_entry.push_back(symbolic.entry(i, j)); });
+      continue;
+    }
     const int* rows = kkt_index_.data() + cones_[k].start;
     for (int a = 0; a < cones_[k].size; ++a) {
       for (int c = 0; c <= a; ++c) plan.block.push_back(symbolic.entry(rows[a], rows[c]));
@@ -216,7 +266,8 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           plan.clear_run.data(),
           static_cast<int>(plan.P_run.size()),
           static_cast<int>(plan.A_run.size()),
-          static_cast<int>(plan.clear_run.size())};
+          static_cast<int>(plan.clear_run.size()),
+          plan.condensed_entry.data()};
 }
 
 void Structure::build_view() {
@@ -228,9 +279,11 @@ void Structure::build_view() {
   view_.cones = cones_.data();
   view_.degree = num_linear_ - num_zero_;
   view_.is_symmetric = true;
+  view_.has_condensed = false;
   for (const CurvedCone& cone : cones_) {
     view_.degree += cone.degree();
     view_.is_symmetric = view_.is_symmetric && cone.is_symmetric();
+    view_.has_condensed = view_.has_condensed || cone.is_condensed();
   }
   view_.P_start = P_start_.data();
   view_.P_row = P_row_.data();
@@ -250,6 +303,10 @@ void Structure::build_view() {
   view_.mixed_start = mixed_start_.data();
   view_.mixed_column = mixed_column_.data();
   view_.mixed_source = mixed_source_.data();
+  view_.term_start = term_start_.data();
+  view_.term_row = term_row_.data();
+  view_.term_column = term_column_.data();
+  view_.term_entry = term_entry_.data();
   view_.solve = plan_view(solve_);
   view_.adjoint = plan_view(adjoint());
 }

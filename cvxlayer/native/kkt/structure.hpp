@@ -32,13 +32,15 @@ struct KktPlan {
   // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
   const EntryRun *P_run, *A_run, *clear_run;
   int num_P_runs, num_A_runs, num_clear_runs;
+  const long* condensed_entry;  // per condensed cone: pairs (i, j ≥ i) of its columns
 };
 
 /// Plain pointers into a `Structure`, for lane code.
 struct StructureView {
   int n, m, num_zero, num_linear, num_cones, degree;
-  bool is_symmetric;                              // all cones are
-  const CurvedCone* cones;                        // num_cones of them
+  bool is_symmetric;        // all cones are
+  const CurvedCone* cones;  // num_cones of them
+  bool has_condensed;
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
@@ -50,6 +52,8 @@ struct StructureView {
   // a, `mixed_source` is the index of that entry of A or −1. Cone after cone, like
   // KktPlan::mixed_entry; `mixed_start` counts columns.
   const int *mixed_start, *mixed_column, *mixed_source;
+  // Condensed cones have no sources but terms, column by column; see ConeColumns.
+  const int *term_start, *term_row, *term_column, *term_entry;
   KktPlan solve, adjoint;
 };
 
@@ -73,15 +77,24 @@ class Structure {
   struct Plan {
     std::unique_ptr<Symbolic> symbolic;
     std::vector<int> variable_position, row_position;
-    std::vector<long> P_entry, A_entry, variable_diagonal, row_diagonal, block, mixed_entry;
+    std::vector<long> P_entry, A_entry, variable_diagonal, row_diagonal, block, mixed_entry,
+        condensed_entry;
     std::vector<EntryRun> P_run, A_run, clear_run;
   };
 
   void build_rows();
   void find_singletons();
   void build_mixed();
+  void build_terms(const CurvedCone& cone);
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
   void build_runs(Plan& plan) const;
+  /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.
+  template <class Body>
+  void for_each_pair(size_t cone, const Body& body) const {
+    for (int i = mixed_start_[cone]; i < mixed_start_[cone + 1]; ++i) {
+      for (int j = i; j < mixed_start_[cone + 1]; ++j) body(mixed_column_[i], mixed_column_[j]);
+    }
+  }
   const Plan& adjoint() const { return cones_.empty() ? solve_ : adjoint_; }
   KktPlan plan_view(const Plan& plan) const;
   void build_view();
@@ -94,6 +107,7 @@ class Structure {
   int kkt_size_ = 0;
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;
+  std::vector<int> term_start_, term_row_, term_column_, term_entry_;
   Plan solve_, adjoint_;
   StructureView view_{};
 };

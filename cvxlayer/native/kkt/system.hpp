@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The reduced KKT system in lanes, with singleton rows eliminated by hand:
+// The reduced KKT system in lanes, with singleton rows and condensed cones eliminated by hand:
 //
 //     [ P   (GA)ᵀ ] [dx]   [r₁]
 //     [ GA   −H   ] [dy] = [r₂],    H symmetric positive semidefinite, block diagonal
 //
-// G is the identity in the solve and the square root of DΠ in the adjoint.
+// G is the identity in the solve and the square root of DΠ in the adjoint. The rows of a
+// condensed cone leave (GA)ᵀH⁻¹(GA) in the block of x and come back as dy = H⁻¹(GA dx − r₂).
 #pragma once
 
+#include "../cones/curved.hpp"
 #include "../hsde/scaled_data.hpp"
 #include "factor.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-template <class L>
+template <class L, template <class> class Faces>
 struct KktSystem {
   using V = typename L::V;
   using O = Ops<L>;
@@ -21,14 +23,25 @@ struct KktSystem {
   const StructureView* structure;
   const KktPlan* plan;
   Factor<L> factor;
-  V* inverse_h;  // 1/(H + δ) of the singleton rows, by singleton
-  V* coupling;   // the entry of GA of each singleton row
-  V* permuted;   // two right-hand sides, one after the other
+  const CurvedCones<L, Faces>* curved;
+  const V* A;
+  V *cone_rows, *cone_result;  // of one condensed cone
+  V* inverse_h;                // 1/(H + δ) of the singleton rows, by singleton
+  V* coupling;                 // the entry of GA of each singleton row
+  V* permuted;                 // two right-hand sides, one after the other
   V regularization;
 
-  void lay_out(const StructureView& view, const KktPlan& kkt_plan, Arena& arena) {
+  void lay_out(const StructureView& view, const KktPlan& kkt_plan,
+               const CurvedCones<L, Faces>& cones, Arena& arena) {
     structure = &view;
     plan = &kkt_plan;
+    curved = &cones;
+    int largest = 0;
+    for (int k = 0; k < view.num_cones; ++k) {
+      if (view.cones[k].size > largest) largest = view.cones[k].size;
+    }
+    cone_rows = arena.take<V>(largest);
+    cone_result = arena.take<V>(largest);
     factor.lay_out(kkt_plan.symbolic, arena);
     inverse_h = arena.take<V>(view.num_singletons);
     coupling = arena.take<V>(view.num_singletons);
@@ -36,9 +49,10 @@ struct KktSystem {
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
-  void begin_assembly(const V* P, V delta) {
+  void begin_assembly(const V* P, const V* matrix, V delta) {
     const StructureView& s = *structure;
     regularization = delta;
+    A = matrix;
     for (int r = 0; r < plan->num_clear_runs; ++r) {
       const EntryRun& run = plan->clear_run[r];
       V* target = factor.storage + run.target;
@@ -64,6 +78,19 @@ struct KktSystem {
     factor.storage[plan->variable_diagonal[structure->singleton_column[k]]] += a * a * inverse;
   }
 
+  /// Add the Schur complements of the condensed cones to the block of x.
+  void add_condensed() {
+    const StructureView& s = *structure;
+    const long* target = plan->condensed_entry;
+    curved->for_each_condensed([&](int k, const auto& face) {
+      const int begin = s.mixed_start[k], count = s.mixed_start[k + 1] - begin;
+      const ConeColumns columns{count, s.term_start + begin, s.term_row, s.term_column,
+                                s.term_entry};
+      face.add_schur(columns, A, regularization, factor.storage, target);
+      target += static_cast<long>(count) * (count + 1) / 2;
+    });
+  }
+
   /// Solve for `count` right-hand sides; entry j of the first block of side c is top(c, j),
   /// entry i of the second bottom(c, i). Writes dx (n each) and dy (m each), which the two
   /// functions may read only at the entry they are asked for.
@@ -82,7 +109,9 @@ struct KktSystem {
             coupling[k] * inverse_h[k] * bottom(c, s.singleton_row[k]);
       }
     }
+    fold_condensed<count>(bottom);
     factor.template solve_in_place<count>(permuted);
+    recover_condensed<count>(bottom, dy);
     for (int c = 0; c < count; ++c) {
       const V* side = permuted + c * dim;
       for (int k = 0; k < s.num_singletons; ++k) {
@@ -114,6 +143,50 @@ struct KktSystem {
         for (int k = 0; k < run.count; ++k) target[k * run.stride] = source[k];
       }
     }
+  }
+
+  /// Where right-hand side c holds a variable.
+  CVXLAYER_INLINE V& slot_of(int c, int variable) const {
+    return permuted[static_cast<long>(c) * plan->symbolic.dim + plan->variable_position[variable]];
+  }
+
+  /// r₁ += (GA)ᵀH⁻¹ r₂
+  template <int count, class Bottom>
+  void fold_condensed(const Bottom& bottom) {
+    const StructureView& s = *structure;
+    curved->for_each_condensed([&](int, const auto& face) {
+      const int start = face.cone.start;
+      for (int c = 0; c < count; ++c) {
+        for (int a = 0; a < face.cone.size; ++a) cone_rows[a] = bottom(c, start + a);
+        face.fold(cone_rows, cone_result);
+        for (int a = 0; a < face.cone.size; ++a) {
+          for (int t = s.row_start[start + a]; t < s.row_start[start + a + 1]; ++t) {
+            slot_of(c, s.row_column[t]) += A[s.row_entry[t]] * cone_result[a];
+          }
+        }
+      }
+    });
+  }
+
+  /// dy = H⁻¹(GA dx − r₂)
+  template <int count, class Bottom>
+  void recover_condensed(const Bottom& bottom, V* const (&dy)[count]) {
+    const StructureView& s = *structure;
+    curved->for_each_condensed([&](int, const auto& face) {
+      const int start = face.cone.start;
+      for (int c = 0; c < count; ++c) {
+        for (int a = 0; a < face.cone.size; ++a) {
+          V sum{};
+          for (int t = s.row_start[start + a]; t < s.row_start[start + a + 1]; ++t) {
+            sum += A[s.row_entry[t]] * slot_of(c, s.row_column[t]);
+          }
+          cone_rows[a] = sum;
+        }
+        face.couple(cone_rows);
+        for (int a = 0; a < face.cone.size; ++a) cone_rows[a] -= bottom(c, start + a);
+        face.recover(cone_rows, dy[c] + start);
+      }
+    });
   }
 };
 

@@ -1,70 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Register tiles: products of a few rows with a few rows, in lanes.
+// Tiles of a product, subtracted where a panel wants them.
 #pragma once
 
-#include "../linalg/lanes.hpp"
+#include "../linalg/tiles.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
-
-/// acc[i][j] = Σ_k l_i[k] · u_j[k], an MR × NR register tile.
-///   l  rows i at stride ldl;  u  rows j at stride ldu;  depth  number of terms
-template <int MR, int NR, class V>
-CVXLAYER_INLINE void multiply_tile(const V* l, long ldl, const V* u, long ldu, int depth,
-                                   V (&acc)[MR][NR]) {
-#pragma GCC unroll 4
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) acc[i][j] = V{};
-  }
-  for (int k = 0; k < depth; ++k) {
-    V right[NR];
-#pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) right[j] = u[j * ldu + k];
-#pragma GCC unroll 4
-    for (int i = 0; i < MR; ++i) {
-      const V left = l[i * ldl + k];
-#pragma GCC unroll 4
-      for (int j = 0; j < NR; ++j) acc[i][j] += left * right[j];
-    }
-  }
-}
-
-/// One instance has no lanes to fill, so its vectors run along the depth.
-template <int MR, int NR>
-CVXLAYER_INLINE void multiply_tile(const double* l, long ldl, const double* u, long ldu, int depth,
-                                   double (&acc)[MR][NR]) {
-  typedef double Wide __attribute__((vector_size(CVXLAYER_VECTOR_BYTES), aligned(8), may_alias));
-  constexpr int kWide = CVXLAYER_VECTOR_BYTES / 8;
-  Wide partial[MR][NR];
-#pragma GCC unroll 4
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) partial[i][j] = Wide{};
-  }
-  int k = 0;
-  for (; k + kWide <= depth; k += kWide) {
-    Wide right[NR];
-#pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) right[j] = *reinterpret_cast<const Wide*>(u + j * ldu + k);
-#pragma GCC unroll 4
-    for (int i = 0; i < MR; ++i) {
-      const Wide left = *reinterpret_cast<const Wide*>(l + i * ldl + k);
-#pragma GCC unroll 4
-      for (int j = 0; j < NR; ++j) partial[i][j] += left * right[j];
-    }
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) {
-      double sum = 0.0;
-      for (int c = 0; c < kWide; ++c) sum += partial[i][j][c];
-      for (int c = k; c < depth; ++c) sum += l[i * ldl + c] * u[j * ldu + c];
-      acc[i][j] = sum;
-    }
-  }
-}
 
 /// target[row[i] + column[j]] −= Σ_k l_i[k] · u_j[k].
 template <int MR, int NR, class V>
