@@ -84,8 +84,8 @@ struct Refinement {
 
   /// Add to (u, v) what K (u, v) misses of its right-hand side, in the active lanes.
   template <class Top, class Bottom>
-  void refine(const ScaledData<L>& data, const ConeScaling<L>& scaling, KktSystem<L, ScalingFaces>& kkt,
-              const Top& top, const Bottom& bottom, V* u, V* v) {
+  void refine(const ScaledData<L>& data, const ConeScaling<L>& scaling,
+              KktSystem<L, ScalingFaces>& kkt, const Top& top, const Bottom& bottom, V* u, V* v) {
     const StructureView& view = *data.structure;
     M running = refines_once ? ~O::none() : active;
     V before = O::splat(__builtin_inf());
