@@ -64,7 +64,7 @@ def _native(batch: ConeProgramBatch) -> Outcome:
 
 
 def _clarabel(batch: ConeProgramBatch) -> Outcome:
-    cones = get_backend("clarabel").setup(batch.structure)
+    cones = get_backend("clarabel").setup(batch.structure).cones
     P, q, A, b = batch.instance(0)
     if batch.structure.cones.semidefinite:
         return _backend("clarabel", {})(batch)

@@ -18,9 +18,10 @@ constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-4;
 constexpr double kLostPivots = 1e-6;
 // A step brings both residuals to 1 − α(1 − σ) of what they were, but for what the solves with
 // K miss: a lane where one stays above twice that, and above this share, is refined from then on.
-constexpr double kPoorDecrease = 0.3;
-// One poor step is noise; all lanes pay for one that is refined.
-constexpr double kMostPoorSteps = 4.0;
+constexpr double kPoorDecrease = 0.9;
+// Few instances need so many iterations for another reason than poor solves: from here on they
+// are refined, and from there on with a smaller δ.
+constexpr int kRefinedFrom = 20, kLoweredFrom = 30;
 
 template <class L>
 struct Refinement {
@@ -28,11 +29,12 @@ struct Refinement {
   using M = typename L::M;
   using O = Ops<L>;
 
-  M active, lost_pivots;
+  M active;       // lanes that are refined
+  M lowered;      // lanes whose δ was lowered, which happens once
+  M lost_pivots;  // lanes whose δ has to grow
   V delta;
   V promised;  // 1 − α(1 − σ) of the last step
   V last_primal, last_dual;
-  V poor_steps;
   V *top_n, *bottom_m, *work_n, *work_m;
   double refined_share;
   bool refines_once;
@@ -46,7 +48,7 @@ struct Refinement {
   /// spans the square of the magnitudes that s/y does.
   void start(double tolerance, bool once) {
     refines_once = once;
-    active = lost_pivots = O::none();
+    active = lowered = lost_pivots = O::none();
     delta = O::splat(kRegularization);
     last_primal = last_dual = O::splat(1.0);
     refined_share = kRefinedShare * tolerance;
@@ -55,22 +57,29 @@ struct Refinement {
   /// A new instance enters the lane.
   void reset(int lane, bool is_active) {
     O::set_mask(active, lane, is_active);
+    O::set_mask(lowered, lane, is_active);
     O::set_mask(lost_pivots, lane, false);
     O::set(delta, lane, is_active ? kCarefulRegularization : kRegularization);
     O::set(promised, lane, __builtin_inf());
-    O::set(poor_steps, lane, 0.0);
+  }
+
+  /// A lane has come to this iteration.
+  void count(int lane, int iteration) {
+    if (iteration == kRefinedFrom) O::set_mask(active, lane, true);
+    if (iteration != kLoweredFrom || O::get_mask(lowered, lane)) return;
+    O::set_mask(lowered, lane, true);
+    O::set(delta, lane, kCarefulRegularization);
   }
 
   /// Begin to refine lanes in which a residual fell by less than the step promised, where it
-  /// still matters: its part of the merit is above 1 until it has converged.
-  void watch(V primal, V primal_merit, V dual, V dual_merit) {
-    const V one = O::splat(1.0), share = O::max(2.0 * promised, O::splat(kPoorDecrease));
-    const M poor = (O::gt(primal, share * last_primal) & O::gt(primal_merit, one)) |
-                   (O::gt(dual, share * last_dual) & O::gt(dual_merit, one));
-    poor_steps += O::select(poor, one, V{});
-    const M begins = O::gt(poor_steps, O::splat(kMostPoorSteps)) & ~active;
-    delta = O::select(begins, O::splat(kCarefulRegularization), delta);
-    active = active | begins;
+  /// still matters: its part of the merit is above `goal`.
+  void watch(V primal, V primal_merit, V dual, V dual_merit, double goal) {
+    const V most = O::splat(goal), share = O::max(2.0 * promised, O::splat(kPoorDecrease));
+    const M poor = (O::gt(primal, share * last_primal) & O::gt(primal_merit, most)) |
+                   (O::gt(dual, share * last_dual) & O::gt(dual_merit, most));
+    delta = O::select(poor & ~lowered, O::splat(kCarefulRegularization), delta);
+    lowered = lowered | poor;
+    active = active | poor;
     last_primal = primal;
     last_dual = dual;
   }

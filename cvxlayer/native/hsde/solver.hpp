@@ -57,7 +57,7 @@ struct HsdeSolver {
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
   M is_active, is_starting;
-  double inaccurate_merit;
+  double inaccurate_merit, goal;  // goal: the merit to stop at
   bool is_careful;
   long instance[W];
   int iterations[W];
@@ -84,6 +84,7 @@ struct HsdeSolver {
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
     refinement.start(tolerance, structure->has_condensed);
+    goal = settings.stops_early && structure->num_cones == 0 ? kProvisionalMerit : 1.0;
     is_careful = settings.careful;
     start(problem, scales, queue);
     for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
@@ -98,7 +99,7 @@ struct HsdeSolver {
       set_starting_points();
       affine_step();
       combined_step();
-      for (int lane = 0; lane < W; ++lane) ++iterations[lane];
+      for (int lane = 0; lane < W; ++lane) refinement.count(lane, ++iterations[lane]);
     }
   }
 
@@ -322,7 +323,7 @@ struct HsdeSolver {
     const V dual_merit = dual_residual / (abs * cost_unit + rel * d_scale);
     const V gap_merit = gap / (abs * cost_unit + rel * g_scale);
     merit = O::max(O::max(primal_merit, dual_merit), gap_merit);
-    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit);
+    refinement.watch(norms.primal, primal_merit, norms.dual, dual_merit, goal);
     // Norms by maximum overlook NaN; these sums touch every entry of x, y and s.
     // A point that overflows in the user's units is none.
     const V objective_terms = (O::abs(quadratic) + O::abs(linear) + O::abs(dual_linear));
