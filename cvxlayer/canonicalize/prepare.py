@@ -3,8 +3,9 @@
 
 In this order: partial minimizations are written out; parameters that are not inputs become
 constants, so that they may multiply inputs; a geometric program changes to logarithms; complex
-leaves become real ones; quadratic forms with parameters are taken apart; and what CVXPY would
-do to a constraint in ways that differ between versions is done to it here.
+leaves become real ones; arguments that CVXPY wants free of parameters are set apart; quadratic
+forms with parameters are taken apart; and what CVXPY would do to a constraint in ways that differ
+between versions is done to it here.
 
 Parameters in the point of a `quad_form` move into an equality of their own, which the
 elimination puts back where that pays. A `quad_form` whose matrix depends on inputs leaves a
@@ -28,6 +29,7 @@ from cvxlayer.canonicalize.geometric import GeometricProblem, to_logarithms
 from cvxlayer.canonicalize.leaves import domain_of, full_value
 from cvxlayer.canonicalize.real import Part, RealProblem, split_complex
 from cvxlayer.canonicalize.rules import check_disciplined, check_parametrized
+from cvxlayer.canonicalize.set_apart import set_apart
 from cvxlayer.canonicalize.stand_ins import StandIn, stand_in_for
 from cvxlayer.canonicalize.trees import Rewrite, TreeRewriter, write_out_partial
 from cvxlayer.program.coordinates import Coordinate, Coordinates
@@ -94,7 +96,7 @@ def prepare(
     check_disciplined(fixed, len(problem.constraints), gp=gp)
     geometric = to_logarithms(fixed) if gp else GeometricProblem(fixed, {}, {})
     real = split_complex(geometric.problem)
-    taken_apart, marked = _take_forms_apart(real.problem)
+    taken_apart, marked = _take_forms_apart(set_apart(real.problem))
     check_parametrized(taken_apart, fixed.variables(), len(problem.constraints))
     count = len(problem.constraints)
     stand_ins = tuple(stand_in_for(constraint) for constraint in taken_apart.constraints[:count])
