@@ -14,6 +14,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
+// Below, γ counts as this where it is inverted, however small the regularization.
+constexpr double kLeastStiffness = 1e-4;
+
 /// svec and what is linear in it. A full matrix is k × k, row-major.
 template <class L>
 struct SymmetricVector {
@@ -212,7 +215,7 @@ struct SemidefiniteScaling {
   void add_schur(const ConeColumns& columns, const V* A, V delta, V* storage,
                  const long* at) const {
     const int k = order();
-    const V least = O::sqrt(delta);
+    const V least = O::max(O::sqrt(delta), O::splat(kLeastStiffness));
     const V* g = gamma();
     const V one = O::splat(1.0), zero{};
     bool any_small = false;
