@@ -15,6 +15,7 @@ from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
 from tests.benchmarks.contenders import TOLERANCE, AbstractContender, Answer, DataSet, Job
 from tests.benchmarks.engines import moreau_data, moreau_solver, repeat_shared
+from tests.benchmarks.forms import UpperTriangles
 
 
 class NativeAdjoint(AbstractContender):
@@ -56,8 +57,9 @@ class MoreauAdjoint(AbstractContender):
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads
-        solver, patterns = moreau_solver(sets[0].cone_program, self._mode, gradients=True)
-        data = [moreau_data(one.cone_program, patterns) for one in sets]
+        forms = [UpperTriangles.of(one.cone_program) for one in sets]
+        solver, patterns = moreau_solver(forms[0].batch, self._mode, gradients=True)
+        data = [moreau_data(form.batch, patterns) for form in forms]
 
         def before(k: int) -> None:
             P, A, q, b = data[k]
@@ -65,10 +67,12 @@ class MoreauAdjoint(AbstractContender):
             solver.solve(q, b)
 
         def read(found: Any, k: int) -> Answer:
-            batch = sets[k].cone_program
+            form = forms[k]
+            batch = form.batch
             dP = _gather(np.array(found["dP_values"]), patterns["P_source"], batch.P.shape[1])
             dA = _gather(np.array(found["dA_values"]), patterns["A_source"], batch.A.shape[1])
-            return Answer(gradients=[dP, np.array(found["dq"]), dA, np.array(found["db"])])
+            dA, db = form.restore_entries(dA), form.restore(np.array(found["db"]))
+            return Answer(gradients=[dP, np.array(found["dq"]), dA, db])
 
         return Job(lambda k: solver.backward(sets[k].x_bar), read, before)
 

@@ -4,6 +4,15 @@
 from __future__ import annotations
 
 from tests.benchmarks.control import model_predictive_control, model_predictive_control_start
+from tests.benchmarks.curved_workloads import (
+    allocation,
+    ball_projection,
+    entropy,
+    logistic,
+    max_cut,
+    nearest_correlation,
+    power_control,
+)
 from tests.benchmarks.workloads import (
     MPC_DATA,
     Workload,
@@ -30,6 +39,14 @@ def workloads() -> dict[str, Workload]:
         model_predictive_control(),
         model_predictive_control_start(),
         portfolio(30),
+        entropy(30),
+        logistic(50, 20),
+        power_control(8),
+        allocation(20),
+        nearest_correlation(6),
+        nearest_correlation(20),
+        max_cut(12),
+        ball_projection(200),
         *(robot_controller(name) for name in ROBOTS if (MPC_DATA / f"{name}.npz").exists()),
     ]
     return {workload.name: workload for workload in listed}

@@ -118,4 +118,4 @@ class AbstractContender(abc.ABC):
 
 def needs_quadratic_program(workload: Workload) -> str | None:
     """The refusal of solvers that know only linear constraints."""
-    return "no second-order cones" if workload.quadratic_program is None else None
+    return "quadratic programs only" if workload.quadratic_program is None else None

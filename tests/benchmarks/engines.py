@@ -15,6 +15,7 @@ import numpy as np
 import qoco
 import scipy.sparse as sp
 
+from cvxlayer.cones.product import ConeKind
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
@@ -26,7 +27,9 @@ from tests.benchmarks.contenders import (
     Job,
     moving_blocks,
 )
+from tests.benchmarks.forms import UpperTriangles
 from tests.benchmarks.reference import clarabel_cones, clarabel_settings
+from tests.benchmarks.workloads import Workload
 
 
 def row_of(block: np.ndarray, i: int) -> np.ndarray:
@@ -64,7 +67,8 @@ class ClarabelLoop(AbstractContender):
         del threads
         cones = clarabel_cones(sets[0].cone_program.structure.cones)
         settings = clarabel_settings(TOLERANCE)
-        instances = [[one.cone_program.instance(i) for i in range(one.size)] for one in sets]
+        forms = [UpperTriangles.of(one.cone_program) for one in sets]
+        instances = [[form.batch.instance(i) for i in range(form.batch.size)] for form in forms]
 
         def run(k: int) -> list[Any]:
             return [
@@ -72,7 +76,7 @@ class ClarabelLoop(AbstractContender):
                 for P, q, A, b in instances[k]
             ]
 
-        return Job(run, _read_clarabel)
+        return Job(run, lambda solutions, k: _read_clarabel(solutions, forms[k]))
 
 
 class ClarabelUpdate(AbstractContender):
@@ -85,11 +89,12 @@ class ClarabelUpdate(AbstractContender):
         del threads
         settings = clarabel_settings(TOLERANCE)
         settings.presolve_enable = False
-        first = sets[0].cone_program
+        forms = [UpperTriangles.of(one.cone_program) for one in sets]
+        first = forms[0].batch
         solver = clarabel.DefaultSolver(
             *first.instance(0), clarabel_cones(first.structure.cones), settings
         )
-        batches, moving = [one.cone_program for one in sets], sorted(moving_blocks(sets))
+        batches, moving = [form.batch for form in forms], sorted(moving_blocks(sets))
 
         def run(k: int) -> list[Any]:
             solutions = []
@@ -98,12 +103,12 @@ class ClarabelUpdate(AbstractContender):
                 solutions.append(solver.solve())
             return solutions
 
-        return Job(run, _read_clarabel)
+        return Job(run, lambda solutions, k: _read_clarabel(solutions, forms[k]))
 
 
-def _read_clarabel(solutions: list[Any], _: int) -> Answer:
+def _read_clarabel(solutions: list[Any], form: UpperTriangles) -> Answer:
     x, y = [one.x for one in solutions], [one.z for one in solutions]
-    return Answer(np.array(x), np.array(y))
+    return Answer(np.array(x), form.restore(np.array(y)))
 
 
 def moreau_patterns(batch: ConeProgramBatch) -> dict[str, Any]:
@@ -144,6 +149,9 @@ def moreau_solver(batch: ConeProgramBatch, mode: str, *, gradients: bool) -> tup
             num_zero_cones=cones.zero,
             num_nonneg_cones=cones.nonnegative,
             so_cone_dims=list(cones.second_order),
+            psd_dims=list(cones.semidefinite),
+            num_exp_cones=cones.exponential,
+            power_alphas=list(cones.power),
         ),
         settings=settings,
     )
@@ -170,8 +178,9 @@ class Moreau(AbstractContender):
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads
-        solver, patterns = moreau_solver(sets[0].cone_program, self._mode, gradients=False)
-        data = [moreau_data(one.cone_program, patterns) for one in sets]
+        forms = [UpperTriangles.of(one.cone_program) for one in sets]
+        solver, patterns = moreau_solver(forms[0].batch, self._mode, gradients=False)
+        data = [moreau_data(form.batch, patterns) for form in forms]
         constant = moving_blocks(sets).isdisjoint("PA")
         if constant:
             solver.setup(*data[0][:2])
@@ -182,7 +191,10 @@ class Moreau(AbstractContender):
                 solver.setup(*repeat_shared(P, A))
             return solver.solve(q, b)
 
-        return Job(run, lambda found, _: Answer(np.array(found.x), np.array(found.z)))
+        def read(found: Any, k: int) -> Answer:
+            return Answer(np.array(found.x), forms[k].restore(np.array(found.z)))
+
+        return Job(run, read)
 
 
 def repeat_shared(P: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +210,11 @@ class Qoco(AbstractContender):
 
     name = "qoco"
     settings = f"one workspace, `update_*_data`, abstol = reltol = {TOLERANCE:g}"
+
+    def refuses(self, workload: Workload) -> str | None:
+        values = workload.sample(np.random.default_rng(0), 1)
+        kinds = {cone.kind for cone in workload.cone_program(values).structure.cones.curved}
+        return None if kinds <= {ConeKind.SECOND_ORDER} else "second-order cones only"
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads

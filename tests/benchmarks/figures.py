@@ -19,6 +19,7 @@ _TITLES = {
     "forward": "Forward: the same data in, solutions out",
     "backward": "Backward alone: gradients of all of P, q, A, b",
     "step": "The torch step: forward and backward through the layer",
+    "layer backward": "Backward alone, through the layer",
 }
 _INTRODUCTION = """# Benchmarks
 

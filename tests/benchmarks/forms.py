@@ -12,7 +12,8 @@ import functools
 
 import numpy as np
 
-from cvxlayer.cones.product import ConeProduct
+from cvxlayer.cones import semidefinite
+from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 
 
@@ -149,3 +150,47 @@ def assemble_cone_program(
     return ConeProgramBatch(
         structure, size, P_values, np.ascontiguousarray(q), A_values, np.ascontiguousarray(b)
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UpperTriangles:
+    """A cone program whose semidefinite rows stack upper triangles, as peers want them.
+
+    Attributes:
+        batch: the program in that order.
+        rows: our row behind each of its rows.
+        entries: our entry of A behind each of its entries.
+    """
+
+    batch: ConeProgramBatch
+    rows: np.ndarray
+    entries: np.ndarray
+
+    @staticmethod
+    def of(batch: ConeProgramBatch) -> UpperTriangles:
+        """Reorder the rows of semidefinite cones; the rest stays where it is."""
+        structure = batch.structure
+        rows = np.arange(structure.num_rows)
+        for cone in structure.cones.curved:
+            if cone.kind is ConeKind.SEMIDEFINITE:
+                within = semidefinite.upper_triangle_order(int(cone.parameter))
+                rows[cone.rows] = cone.rows.start + within
+        moved = np.argsort(rows)[structure.A_indices]
+        columns = np.repeat(np.arange(structure.num_variables), np.diff(structure.A_indptr))
+        entries = np.lexsort((moved, columns))
+        reordered = dataclasses.replace(structure, A_indices=moved[entries])
+        A, b = np.ascontiguousarray(batch.A[:, entries]), np.ascontiguousarray(batch.b[:, rows])
+        program = ConeProgramBatch(reordered, batch.size, batch.P, batch.q, A, b)
+        return UpperTriangles(program, rows, entries)
+
+    def restore(self, rows: np.ndarray) -> np.ndarray:
+        """One number per row, in their order → in ours."""
+        restored = np.empty_like(rows)
+        restored[:, self.rows] = rows
+        return restored
+
+    def restore_entries(self, entries: np.ndarray) -> np.ndarray:
+        """One number per entry of A, in their order → in ours."""
+        restored = np.empty_like(entries)
+        restored[:, self.entries] = entries
+        return restored

@@ -7,6 +7,7 @@ problem, and a second layer on the same one would be handed permuted data.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import importlib.util
 from collections.abc import Callable
@@ -37,16 +38,24 @@ MOREAU.DIR_CONE_KINDS = frozenset()
 Tensors = tuple[torch.Tensor, ...]
 
 
-def _torch_job(call: Callable[[Tensors], torch.Tensor], sets: list[DataSet]) -> Job:
-    """The job of any function of parameter tensors."""
+Call = Callable[[Tensors], torch.Tensor]
+
+
+def _torch_job(call: Call, sets: list[DataSet], *, backward_alone: bool = False) -> Job:
+    """The job of any function of parameter tensors; its forward may go before the clock starts."""
     inputs = [
         tuple(torch.from_numpy(np.ascontiguousarray(v)).requires_grad_() for v in one.values)
         for one in sets
     ]
     weights = [torch.from_numpy(np.ascontiguousarray(one.output_bar)) for one in sets]
+    outputs: dict[int, torch.Tensor] = {}
+
+    def before(k: int) -> None:
+        if backward_alone:
+            outputs[k] = call(inputs[k])
 
     def run(k: int) -> tuple[torch.Tensor, Tensors]:
-        output = call(inputs[k])
+        output = outputs.pop(k) if backward_alone else call(inputs[k])
         return output, torch.autograd.grad((output * weights[k]).sum(), inputs[k])
 
     def read(found: tuple[torch.Tensor, Tensors], _: int) -> Answer:
@@ -55,10 +64,29 @@ def _torch_job(call: Callable[[Tensors], torch.Tensor], sets: list[DataSet]) -> 
             output=output.detach().numpy(), gradients=[g.detach().numpy() for g in gradients]
         )
 
-    return Job(run, read)
+    return Job(run, read, before)
 
 
-class OurLayer(AbstractContender):
+class AbstractLayer(AbstractContender):
+    """A layer built from the CVXPY problem, timed whole or in its backward pass alone."""
+
+    backward_alone = False
+
+    def refuses(self, workload: Workload) -> str | None:
+        if self.backward_alone and workload.quadratic_program is not None:
+            return "backward of quadratic programs is compared without the layer"
+        return None
+
+    def prepare(self, sets: list[DataSet], threads: int) -> Job:
+        call = self.build(sets[0].workload, threads)
+        return _torch_job(call, sets, backward_alone=self.backward_alone)
+
+    @abc.abstractmethod
+    def build(self, workload: Workload, threads: int) -> Call:
+        """Values of the parameters ↦ the output."""
+
+
+class OurLayer(AbstractLayer):
     """cvxlayer.torch.Layer."""
 
     settings = f"eps = {TOLERANCE:g}, derivative exact"
@@ -67,17 +95,16 @@ class OurLayer(AbstractContender):
         self.name = "cvxlayer" if solver is None else f"cvxlayer ({solver})"
         self._solver = solver
 
-    def prepare(self, sets: list[DataSet], threads: int) -> Job:
+    def build(self, workload: Workload, threads: int) -> Call:
         # Imported here: peers can be measured where the native core is not built.
         from cvxlayer.torch import Layer
 
-        problem, parameters, variables = sets[0].workload.build()
         options = {"eps": TOLERANCE, "threads": threads}
-        layer = Layer(problem, parameters, variables, solver=self._solver, solver_args=options)
-        return _torch_job(lambda values: layer(*values)[0], sets)
+        layer = Layer(*workload.build(), gp=workload.gp, solver=self._solver, solver_args=options)
+        return lambda values: layer(*values)[0]
 
 
-class CvxpyLayersMoreau(AbstractContender):
+class CvxpyLayersMoreau(AbstractLayer):
     """cvxpylayers with moreau, the quadratic objective kept."""
 
     def __init__(self, mode: str) -> None:
@@ -91,16 +118,15 @@ class CvxpyLayersMoreau(AbstractContender):
         }  # fmt: skip
         self.settings = f"solver = {mode}, tol_* = {TOLERANCE:g}, DIR_CONE_KINDS emptied"
 
-    def prepare(self, sets: list[DataSet], threads: int) -> Job:
+    def build(self, workload: Workload, threads: int) -> Call:
         del threads
-        problem, parameters, variables = sets[0].workload.build()
         layer = CvxpyLayer(
-            problem, parameters, variables, solver=cp.MOREAU, solver_args=self._options
+            *workload.build(), gp=workload.gp, solver=cp.MOREAU, solver_args=self._options
         )
-        return _torch_job(lambda values: layer(*values)[0], sets)
+        return lambda values: layer(*values)[0]
 
 
-class CvxpyLayersDiffcp(AbstractContender):
+class CvxpyLayersDiffcp(AbstractLayer):
     """cvxpylayers with diffcp, which has no quadratic objective."""
 
     def __init__(self, mode: str) -> None:
@@ -113,15 +139,14 @@ class CvxpyLayersDiffcp(AbstractContender):
             return workload
         return _with_root(workload)
 
-    def prepare(self, sets: list[DataSet], threads: int) -> Job:
-        problem, parameters, variables = sets[0].workload.build()
+    def build(self, workload: Workload, threads: int) -> Call:
         options = {
             "solve_method": "CLARABEL", "mode": self._mode, "n_jobs_forward": threads,
             "n_jobs_backward": threads, "tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE,
             "tol_feas": TOLERANCE,
         }  # fmt: skip
-        layer = CvxpyLayer(problem, parameters, variables, solver=cp.DIFFCP, solver_args=options)
-        return _torch_job(lambda values: layer(*values)[0], sets)
+        layer = CvxpyLayer(*workload.build(), gp=workload.gp, solver=cp.DIFFCP, solver_args=options)
+        return lambda values: layer(*values)[0]
 
 
 def _with_root(workload: Workload) -> Workload:
@@ -182,16 +207,28 @@ def dense_job(solve: Callable[[TensorProgram], torch.Tensor], sets: list[DataSet
     return _torch_job(lambda values: solve(form(values))[:, where], sets)
 
 
-def step_contenders(solver: str | None = None) -> list[AbstractContender]:
-    """Every torch layer, ours first."""
-    contenders = [
+def _compiled_layers(solver: str | None) -> list[AbstractLayer]:
+    return [
         OurLayer(solver),
         CvxpyLayersMoreau("ipm"),
         CvxpyLayersMoreau("auto"),
         CvxpyLayersDiffcp("lsqr"),
         CvxpyLayersDiffcp("dense"),
-        ProxsuiteLayer(),
     ]
+
+
+def layer_backward_contenders(solver: str | None = None) -> list[AbstractContender]:
+    """The backward pass alone of every layer that takes cones, ours first."""
+    contenders: list[AbstractContender] = []
+    for layer in _compiled_layers(solver):
+        layer.backward_alone = True
+        contenders.append(layer)
+    return contenders
+
+
+def step_contenders(solver: str | None = None) -> list[AbstractContender]:
+    """Every torch layer, ours first."""
+    contenders = [*_compiled_layers(solver), ProxsuiteLayer()]
     if importlib.util.find_spec("qpth") is not None:  # it builds with few setuptools only
         from tests.benchmarks.qpth_layer import QpthLayer
 

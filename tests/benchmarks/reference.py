@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trusted solutions and derivatives, against which every engine is checked before timing.
 
-Solutions come from Clarabel at 1e-10; derivatives are central differences of them, taken
+Solutions come from Clarabel at 1e-10 or less; derivatives are central differences of them, taken
 at two step lengths so that points where the solution map has a kink are recognised and
 left out.
 """
@@ -14,11 +14,12 @@ from collections.abc import Callable
 import clarabel
 import numpy as np
 
+from cvxlayer.cones import projection
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.program.batch import ConeProgramBatch
+from tests.benchmarks.forms import UpperTriangles
 from tests.benchmarks.workloads import Values, Workload
 
-REFERENCE_TOLERANCE = 1e-10
 STEP = 1e-4
 KINK_TOLERANCE = 1e-3
 
@@ -30,7 +31,10 @@ def clarabel_cones(cones: ConeProduct) -> list[object]:
         listed.append(clarabel.ZeroConeT(cones.zero))
     if cones.nonnegative:
         listed.append(clarabel.NonnegativeConeT(cones.nonnegative))
-    return listed + [clarabel.SecondOrderConeT(size) for size in cones.second_order]
+    listed += [clarabel.SecondOrderConeT(size) for size in cones.second_order]
+    listed += [clarabel.PSDTriangleConeT(order) for order in cones.semidefinite]
+    listed += [clarabel.ExponentialConeT() for _ in range(cones.exponential)]
+    return listed + [clarabel.PowerConeT(alpha) for alpha in cones.power]
 
 
 def clarabel_settings(tolerance: float) -> clarabel.DefaultSettings:
@@ -42,35 +46,27 @@ def clarabel_settings(tolerance: float) -> clarabel.DefaultSettings:
     return settings
 
 
-def solve(batch: ConeProgramBatch) -> tuple[np.ndarray, np.ndarray]:
+def solve(batch: ConeProgramBatch, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Return (x, y) of every instance; raises if one is not solved."""
-    settings = clarabel_settings(REFERENCE_TOLERANCE)
+    settings = clarabel_settings(tolerance)
     cones = clarabel_cones(batch.structure.cones)
     points, duals = [], []
+    upper = UpperTriangles.of(batch)
     for index in range(batch.size):
-        P, q, A, b = batch.instance(index)
+        P, q, A, b = upper.batch.instance(index)
         solution = clarabel.DefaultSolver(P, q, A, b, cones, settings).solve()
         if str(solution.status) not in ("Solved", "AlmostSolved"):
             raise RuntimeError(f"reference: instance {index} ended as {solution.status}")
         points.append(solution.x)
         duals.append(solution.z)
-    return np.array(points), np.array(duals)
+    return np.array(points), upper.restore(np.array(duals))
 
 
 def _project(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> np.ndarray:
     """Projection onto K, or onto K* (free where K is zero)."""
-    projected = np.maximum(point, 0.0)
-    projected[: cones.zero] = point[: cones.zero] if dual else 0.0
-    for rows in (cone.rows for cone in cones.curved):
-        t, z = point[rows.start], point[rows.start + 1 : rows.stop]
-        norm = np.linalg.norm(z)
-        if norm <= t:
-            projected[rows] = point[rows]
-        elif norm <= -t:
-            projected[rows] = 0.0
-        else:
-            projected[rows] = 0.5 * (t + norm) * np.r_[1.0, z / norm]
-    return projected
+    if dual:
+        return projection.project_dual(cones, point[None])[0]
+    return point + projection.project_dual(cones, -point[None])[0]  # Moreau
 
 
 def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float:
@@ -176,25 +172,30 @@ def _one_block_directions(
 def parameter_directions(workload: Workload, values: Values, seed: int = 9173) -> Directions:
     """Slopes of a random linear loss of the output along one direction per parameter."""
     rng = np.random.default_rng(seed)
-    base = workload.output(solve(workload.cone_program(values))[0])
+
+    def output_at(moved: Values) -> np.ndarray:
+        program = workload.cone_program(moved)
+        return workload.output(solve(program, workload.reference_tolerance)[0])
+
+    base = output_at(values)
     weights = rng.standard_normal(base.shape)
 
     def loss(moved: Values) -> np.ndarray:
-        output = workload.output(solve(workload.cone_program(moved))[0])
+        output = output_at(moved)
         return (weights * output).reshape(len(output), -1).sum(axis=1)
 
     tangents = _one_block_directions(rng, values, workload.symmetric)
     return Directions(weights, tangents, _slopes(loss, values, tangents))
 
 
-def data_directions(batch: ConeProgramBatch, seed: int = 9173) -> Directions:
+def data_directions(batch: ConeProgramBatch, tolerance: float, seed: int = 9173) -> Directions:
     """The same for the data (P, q, A, b) of a cone program; P is its upper triangle."""
     rng = np.random.default_rng(seed)
     weights = rng.standard_normal((batch.size, batch.structure.num_variables))
 
     def loss(moved: Values) -> np.ndarray:
         program = ConeProgramBatch(batch.structure, batch.size, *moved)
-        return (weights * solve(program)[0]).sum(axis=1)
+        return (weights * solve(program, tolerance)[0]).sum(axis=1)
 
     values = tuple(
         np.repeat(block, batch.size, axis=0) if len(block) == 1 else block

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -115,9 +116,30 @@ def _against(measure: str, peer: str) -> Callable[[Table, int, str], float | Non
 def _for_dense(dense: bool, inner: Callable[..., float | None]) -> Callable[..., float | None]:
     def ratio(table: Table, batch: int, workload: str) -> float | None:
         is_dense = workload.startswith("qp") or workload in ("lipmwalk", "whlipbal")
+        if _kind(workload) != "linear or small":
+            return None
         return inner(table, batch, workload) if is_dense == dense else None
 
     return ratio
+
+
+def _kind(workload: str) -> str:
+    """The cones of a workload, as far as an aim depends on them."""
+    if workload.startswith(("entropy", "logistic", "gp", "power")):
+        return "exponential or power"
+    if workload.startswith(("correlation", "maxcut")):
+        return "semidefinite"
+    return "large second-order" if workload.startswith("ball") else "linear or small"
+
+
+def _for_kind(kind: str, inner: Callable[..., float | None]) -> Callable[..., float | None]:
+    def ratio(table: Table, batch: int, workload: str) -> float | None:
+        return inner(table, batch, workload) if _kind(workload) == kind else None
+
+    return ratio
+
+
+_LINEAR = functools.partial(_for_kind, "linear or small")
 
 
 def _cores(measure: str) -> Callable[[Table, int, str], float | None]:
@@ -129,10 +151,13 @@ def _cores(measure: str) -> Callable[[Table, int, str], float | None]:
 
 LARGE = (64, 1024)
 TARGETS = (
-    Target("forward, against a Clarabel loop", 10, LARGE, _against("forward", "clarabel")),
-    Target("forward, against moreau ipm", 10, LARGE, _against("forward", "moreau ipm")),
-    Target("forward, against QOCO", 4, LARGE, _against("forward", "qoco")),
-    Target("backward, against moreau's better mode", 10, LARGE, _against("backward", "moreau")),
+    Target("forward, against a Clarabel loop", 10, LARGE, _LINEAR(_against("forward", "clarabel"))),
+    Target("forward, against moreau ipm", 10, LARGE, _LINEAR(_against("forward", "moreau ipm"))),
+    Target("forward, against QOCO", 4, LARGE, _LINEAR(_against("forward", "qoco"))),
+    Target(
+        "backward, against moreau's better mode", 10, LARGE,
+        _LINEAR(_against("backward", "moreau")),
+    ),
     Target(
         "torch step, against cvxpylayers with its best backend, all but small dense QPs",
         10, LARGE, _for_dense(False, _against("step", "cvxpylayers")),
@@ -140,6 +165,22 @@ TARGETS = (
     Target(
         "torch step, against cvxpylayers with its best backend, small dense QPs",
         2, LARGE, _for_dense(True, _against("step", "cvxpylayers")),
+    ),
+    Target(
+        "forward with exponential or power cones, against a Clarabel loop", 8, LARGE,
+        _for_kind("exponential or power", _against("forward", "clarabel")),
+    ),
+    Target(
+        "forward with semidefinite cones, against a Clarabel loop", 4, LARGE,
+        _for_kind("semidefinite", _against("forward", "clarabel")),
+    ),
+    Target(
+        "forward with one large second-order cone, against a Clarabel loop", 4, LARGE,
+        _for_kind("large second-order", _against("forward", "clarabel")),
+    ),
+    Target(
+        "backward through the layer with these cones, against cvxpylayers with its best backend",
+        10, LARGE, _against("layer backward", "cvxpylayers"),
     ),
     Target("torch step, against proxsuite", 3, LARGE, _against("step", "proxsuite")),
     Target("torch step, against qpth", 3, LARGE, _against("step", "qpth")),

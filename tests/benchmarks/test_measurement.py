@@ -33,7 +33,7 @@ class _Trusted(AbstractContender):
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads
-        solutions = [solve(one.cone_program) for one in sets]
+        solutions = [solve(one.cone_program, 1e-10) for one in sets]
         return Job(lambda k: solutions[k], lambda s, _: Answer(s[0] + self._error, s[1]))
 
 

@@ -56,12 +56,14 @@ class Examiner:
     @functools.cached_property
     def x(self) -> np.ndarray:
         """Their solutions."""
-        return solve(self._workload.cone_program(self.values))[0]
+        program = self._workload.cone_program(self.values)
+        return solve(program, self._workload.reference_tolerance)[0]
 
     @functools.cached_property
     def data(self) -> Directions:
         """Slopes in the natural data."""
-        return data_directions(self._workload.cone_program(self.values))
+        program = self._workload.cone_program(self.values)
+        return data_directions(program, self._workload.reference_tolerance)
 
     @functools.cached_property
     def parameters(self) -> Directions:
@@ -73,7 +75,7 @@ class Examiner:
         output_bar, x_bar = self._workload.output(self.x), self.x
         if measure == "backward":
             x_bar = self.data.weights
-        elif measure == "step":
+        elif measure in ("step", "layer backward"):
             output_bar = self.parameters.weights
         one = DataSet(self._workload, self.values, output_bar, x_bar)
         try:

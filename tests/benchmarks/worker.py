@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (1, 64, 1024)
-MEASURES = ("forward", "backward", "step")
+MEASURES = ("forward", "backward", "step", "layer backward")
 #: Our side on one thread, timed beside the same on two.
 ONE_THREAD = "one thread"
 #: All data sets of a cell together.
@@ -78,6 +78,8 @@ def contenders_of(measure: str, solver: str | None, *, ours_only: bool) -> list[
         everyone = engines.engine_contenders(solver) + quadratic_engines.quadratic_contenders()
     elif measure == "backward":
         everyone = adjoints.backward_contenders(solver)
+    elif measure == "layer backward":
+        everyone = layers.layer_backward_contenders(solver)
     else:
         everyone = layers.step_contenders(solver)
     return everyone[:1] if ours_only else everyone

@@ -48,6 +48,8 @@ class Workload:
         is_dense: whether dense solvers are the right choice for the natural form.
         symmetric: indices of the parameters whose directions must be symmetric.
         check_batch: number of instances of the correctness check.
+        gp: whether the problem is a geometric program.
+        reference_tolerance: what the trusted solver is asked for.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Workload:
     is_dense: bool = True
     symmetric: tuple[int, ...] = ()
     check_batch: int = 6
+    gp: bool = False
+    reference_tolerance: float = 1e-10
 
     def __str__(self) -> str:
         return self.name
