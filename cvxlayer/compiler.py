@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayer.errors import Status
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.batch import ConeProgramBatch
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.program.coordinates import Coordinates
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.objective import add_value_cotangent, objective_value
@@ -28,30 +29,6 @@ from cvxlayer.program.sparse_map import Term, apply_adjoints
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 _LAST_WITH_SOLUTION = int(Status.INACCURATE)
-
-
-@runtime_checkable
-class ConeDerivative(Protocol):
-    """What differentiates solutions of cone programs; see `differentiate`."""
-
-    def setup(self, structure: ConeProgramStructure) -> Any:
-        """Do the work that depends on the structure alone."""
-        ...
-
-    def vjp(
-        self,
-        prepared: Any,
-        batch: ConeProgramBatch,
-        solution: ConeSolution,
-        x_bar: np.ndarray | None,
-        y_bar: np.ndarray | None,
-        s_bar: np.ndarray | None,
-        *,
-        needs: tuple[bool, bool, bool, bool],
-        threads: int | None,
-    ) -> ConeProgramCotangent:
-        """Return the cotangent of the data."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

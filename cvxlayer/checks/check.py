@@ -19,8 +19,9 @@ from cvxlayer.checks.structure import (
     describe_parameters,
     describe_program,
 )
-from cvxlayer.compiler import CompiledProgram, ConeDerivative, default_derivative
+from cvxlayer.compiler import CompiledProgram, default_derivative
 from cvxlayer.evaluation import build_evaluator
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.solve.backend import AbstractBackend
 from cvxlayer.solve.registry import get_backend
 

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.checks.report import GradientReport, GradientVerdict
 from cvxlayer.checks.sampling import Values, restrict_shape
-from cvxlayer.compiler import CompiledProgram, ConeDerivative
+from cvxlayer.compiler import CompiledProgram
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.program.parameters import ParameterSpec, from_coordinates, to_coordinates
 from cvxlayer.solve.backend import AbstractBackend, Settings
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from cvxlayer.checks.report import SolveReport, TimingReport
 from cvxlayer.checks.sampling import Values
-from cvxlayer.compiler import CompiledProgram, ConeDerivative, ProgramSolution
+from cvxlayer.compiler import CompiledProgram, ProgramSolution
 from cvxlayer.errors import Status
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.solve.backend import AbstractBackend
 
 # Enough calls to leave out those that another program disturbed.

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayer.cones.three_dimensional import (
+    BoundaryRay,
     Spectrum,
     curved_spectrum,
     diagonal_spectrum,
     find_root,
+    normalized,
     select_spectrum,
 )
 
@@ -72,6 +74,30 @@ def project_derivative_root(
     return _spectrum(point).derivative_root()
 
 
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return D²Π_K(v)[p, p'] at each row v: symmetric, and linear in each direction.
+
+    Args:
+        point: v.
+        first: p.
+        second: p'.
+
+    Notes:
+        Zero in the cone, in its polar and where v projects onto the face s = 0.
+
+    Source:
+        `docs/derivations/derivative.md`, "Second derivatives".
+    """
+    with np.errstate(all="ignore"):
+        bent = _boundary_ray(point).second_derivative(first, second)
+        is_flat = np.any(_regions(point), axis=0)
+    return np.where(is_flat[:, None], 0.0, bent)
+
+
 def project_dual(point: Float[np.ndarray, "batch dim"]) -> Float[np.ndarray, "batch dim"]:
     """Project each row onto the dual cone: v + Π_K(−v), by Moreau."""
     return point + project(-point)
@@ -89,6 +115,15 @@ def project_dual_derivative_root(
 ) -> Float[np.ndarray, "batch dim dim"]:
     """Return the symmetric square root of `project_dual_derivative` at each row."""
     return _spectrum(-point).complement_root()
+
+
+def project_dual_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return that of `project_dual`: D²Π_K(−v)[p, p']."""
+    return project_second_derivative(-point, first, second)
 
 
 def _regions(
@@ -123,6 +158,28 @@ def _spectrum(point: np.ndarray) -> Spectrum:
     flat = select_spectrum(is_on_face, on_face, on_curve)
     flat = select_spectrum(is_polar, diagonal_spectrum(np.zeros((len(point), 3))), flat)
     return select_spectrum(is_inside, diagonal_spectrum(np.ones((len(point), 3))), flat)
+
+
+def _boundary_ray(point: np.ndarray) -> BoundaryRay:
+    """Return the ray of rows on the curved part; anything elsewhere.
+
+    κ = e^ρ ‖p‖³/‖n‖³, and the angle grows by ‖n‖/‖p‖² with ρ.
+    """
+    rho = _ratio(point)
+    ray, normal = _frame(rho)
+    long, wide = np.linalg.norm(ray, axis=1), np.linalg.norm(normal, axis=1)
+    shrunk, grown = np.exp(-np.maximum(rho, 0.0)), np.exp(np.minimum(rho, 0.0))
+    log_slope = 1.0 + 3.0 * (rho * shrunk**2 + grown**2) / long**2
+    log_slope -= 3.0 * _omega(rho) * (grown / wide) ** 2
+    return BoundaryRay(
+        normalized(ray),
+        normalized(normal),
+        long * _coefficient(point, ray),
+        wide * _coefficient(point, normal),
+        shrunk * wide * (wide / long),
+        grown * long * (long / wide),
+        long * wide * log_slope,
+    )
 
 
 def _frame(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

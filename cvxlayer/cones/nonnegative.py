@@ -28,7 +28,18 @@ def project_derivative_root(
     return project_derivative(point)
 
 
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return the second derivative of `project` along two directions: zero."""
+    del first, second
+    return np.zeros_like(point)
+
+
 # Self-dual.
 project_dual = project
 project_dual_derivative = project_derivative
 project_dual_derivative_root = project_derivative_root
+project_dual_second_derivative = project_second_derivative

@@ -16,16 +16,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayer.cones.three_dimensional import (
+    BoundaryRay,
     Spectrum,
     curved_spectrum,
     diagonal_spectrum,
     find_root,
+    normalized,
     select_spectrum,
 )
 
 # Beyond, ρ or |z| − ρ is zero, to rounding and far more.
 _LARGEST_SIGMA = 600.0
 _SMALLEST_SHARE = 1e-150
+# Next to nothing, but not when multiplied.
+_TINY_SHARE = 1e-60
 
 
 def project(point: Float[np.ndarray, "batch dim"], alpha: float) -> Float[np.ndarray, "batch dim"]:
@@ -81,6 +85,40 @@ def project_derivative_root(
     return _spectrum(point, alpha).derivative_root()
 
 
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+    alpha: float,
+) -> Float[np.ndarray, "batch dim"]:
+    """Return D²Π_K(v)[p, p'] at each row v: symmetric, and linear in each direction.
+
+    Args:
+        point: v.
+        first: p.
+        second: p'.
+        alpha: the exponent of x.
+
+    Notes:
+        Zero in the cone and in its polar, and where z = 0 and x or y is negative: from there it
+        has no limit, but for α = ½.
+
+    Source:
+        `docs/derivations/derivative.md`, "Second derivatives".
+    """
+    size = _size(point)
+    unit = point / size
+    with np.errstate(all="ignore"):
+        is_inside, is_polar, is_on_edge = _regions(unit, alpha)
+        if alpha == 0.5:  # a second-order cone, which has no edge
+            x, y, z = unit.T
+            z = np.where(is_on_edge, _TINY_SHARE * np.maximum(np.abs(x), np.abs(y)), z)
+            unit, is_on_edge = np.stack([x, y, z], axis=1), np.zeros_like(is_on_edge)
+        bent = _boundary_ray(unit, alpha).second_derivative(first, second)
+    is_flat = is_inside | is_polar | is_on_edge
+    return np.where(is_flat[:, None], 0.0, bent / size)
+
+
 def project_dual(
     point: Float[np.ndarray, "batch dim"], alpha: float
 ) -> Float[np.ndarray, "batch dim"]:
@@ -102,6 +140,16 @@ def project_dual_derivative_root(
     return _spectrum(-point, alpha).complement_root()
 
 
+def project_dual_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+    alpha: float,
+) -> Float[np.ndarray, "batch dim"]:
+    """Return that of `project_dual`: D²Π_K(−v)[p, p']."""
+    return project_second_derivative(-point, first, second, alpha)
+
+
 def _regions(
     point: np.ndarray, alpha: float
 ) -> tuple[Bool[np.ndarray, " batch"], Bool[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
@@ -115,27 +163,70 @@ def _regions(
 
 
 def _spectrum(point: np.ndarray, alpha: float) -> Spectrum:
-    beta = 1.0 - alpha
     # The derivative is the same on a ray; products of four entries stay within range.
-    size = np.max(np.abs(point), axis=1, initial=0.0, keepdims=True)
-    point = point / np.where(size > 0.0, size, 1.0)
+    point = point / _size(point)
     with np.errstate(all="ignore"):
         is_inside, is_polar, is_on_edge = _regions(point, alpha)
-        X, Y, rho, q = _nearest(point, alpha)
+        nearest, normal, q, size = _frame(point, alpha)
         # Close to the polar u is tiny, and where it is lost v may as well be in the polar.
-        size = np.maximum(np.maximum(X, Y), rho)
         is_polar |= size == 0.0
-        x, y, z = X / size, Y / size, rho / size
-        signed = np.copysign(1.0, point[:, 2])
-        nearest = np.stack([x, y, signed * z], axis=1)
-        # v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
-        normal = np.stack([-alpha * z * y, -beta * z * x, signed * x * y], axis=1)
         kept = np.sum(normal**2, axis=1)
-        dropped = alpha * beta * (q / size / size) * np.sum(nearest**2, axis=1)
+        dropped = alpha * (1.0 - alpha) * (q / size / size) * np.sum(nearest**2, axis=1)
         on_curve = curved_spectrum(nearest, normal, kept, dropped)
     spectrum = select_spectrum(is_on_edge, _edge_spectrum(point, alpha), on_curve)
     spectrum = select_spectrum(is_polar, diagonal_spectrum(np.zeros((len(point), 3))), spectrum)
     return select_spectrum(is_inside, diagonal_spectrum(np.ones((len(point), 3))), spectrum)
+
+
+def _size(point: np.ndarray) -> np.ndarray:
+    """Return the largest entry of each row (batch × 1); one where all are zero."""
+    size = np.max(np.abs(point), axis=1, initial=0.0, keepdims=True)
+    return np.where(size > 0.0, size, 1.0)
+
+
+def _frame(
+    point: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return u over its largest entry, a multiple of v − u, ρ(|z|−ρ), and that entry."""
+    X, Y, rho, q = _nearest(point, alpha)
+    size = np.maximum(np.maximum(X, Y), rho)
+    x, y, z = X / size, Y / size, rho / size
+    sign = np.copysign(1.0, point[:, 2])
+    # v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
+    normal = np.stack([-alpha * z * y, (alpha - 1.0) * z * x, sign * x * y], axis=1)
+    return np.stack([x, y, sign * z], axis=1), normal, q, size
+
+
+def _boundary_ray(point: np.ndarray, alpha: float) -> BoundaryRay:
+    """Return the ray of rows on the curved part; anything elsewhere.
+
+    The rays p = (e^(ᾱτ), e^(−ατ), ±1) have the normal n of `_frame`, κ = αᾱ x y z ‖p‖³/‖n‖³ and
+    an angle that falls by ‖n‖/‖p‖² with ±τ.
+    """
+    beta = 1.0 - alpha
+    nearest, normal, q, size = _frame(point, alpha)
+    unit = np.max(np.abs(normal), axis=1, initial=0.0)
+    normal = normal / unit[:, None]
+    long, wide = np.linalg.norm(nearest, axis=1), np.linalg.norm(normal, axis=1)
+    x, y, z = nearest[:, 0], nearest[:, 1], np.abs(nearest[:, 2])
+    log_slope = beta - alpha + 3.0 * (beta * x**2 - alpha * y**2) / long**2
+    turn = beta * normal[:, 1] ** 2 - alpha * normal[:, 0] ** 2 + (beta - alpha) * normal[:, 2] ** 2
+    log_slope -= 3.0 * turn / wide**2
+    # X − x is αq/X, and a sum where x is negative.
+    lost = [
+        np.where(linear > 0.0, share * q / (size * root), size * root - linear)
+        for linear, share, root in ((point[:, 0], alpha, x), (point[:, 1], beta, y))
+    ]
+    lost.append(np.abs(point[:, 2]) - size * z)
+    return BoundaryRay(
+        normalized(nearest),
+        normalized(normal),
+        long * size,
+        np.linalg.norm(np.stack(lost, axis=1), axis=1),
+        wide * (wide / long),
+        alpha * beta * (x / unit) * (y / unit) * (z / unit) * long * (long / wide),
+        -np.sign(nearest[:, 2]) * long * (wide / unit) * log_slope,
+    )
 
 
 def _edge_spectrum(point: np.ndarray, alpha: float) -> Spectrum:

@@ -66,10 +66,23 @@ def project_dual_derivative_root(
     return _block_diagonal(cones, point, "project_dual_derivative_root")
 
 
-def _concatenate(cones: ConeProduct, point: np.ndarray, function: str) -> np.ndarray:
+def project_dual_second_derivative(
+    cones: ConeProduct,
+    point: Float[np.ndarray, "batch m"],
+    first: Float[np.ndarray, "batch m"],
+    second: Float[np.ndarray, "batch m"],
+) -> Float[np.ndarray, "batch m"]:
+    """Return D²Π(v)[p, p'] of `project_dual` for each row v, p and p'; zero on linear rows."""
+    return _concatenate(cones, point, "project_dual_second_derivative", first, second)
+
+
+def _concatenate(
+    cones: ConeProduct, point: np.ndarray, function: str, *directions: np.ndarray
+) -> np.ndarray:
     result = np.empty_like(point)
     for cone, rows, arguments in blocks(cones):
-        result[:, rows] = getattr(cone, function)(point[:, rows], *arguments)
+        parts = (vector[:, rows] for vector in (point, *directions))
+        result[:, rows] = getattr(cone, function)(*parts, *arguments)
     return result
 
 

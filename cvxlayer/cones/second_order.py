@@ -54,6 +54,48 @@ def project_derivative_root(
     return _spectral(point, np.sqrt)
 
 
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return D²Π(v)[p, p'] at each row v: symmetric, and linear in each direction.
+
+    Args:
+        point: v.
+        first: p.
+        second: p'.
+
+    Notes:
+        Zero in the cone and in its polar. Elsewhere, with p = (a, c ζ + w), w orthogonal to ζ,
+        r = ‖z‖ and p' likewise, it is
+
+            ½/r · (wᵀw',  (a − c t/r) w' + (a' − c' t/r) w − (t/r) wᵀw' ζ).
+
+    Source:
+        `docs/derivations/derivative.md`, "Second derivatives".
+    """
+    t, norm, zeta = _polar(point)
+    is_curved = (norm > t) & (norm > -t)
+    inverse = np.divide(0.5, norm, out=np.zeros_like(t), where=is_curved)
+    ratio = 2.0 * t * inverse
+    radial, across = zip(*(_split(direction, zeta) for direction in (first, second)), strict=True)
+    lead = [
+        direction[:, :1] - along * ratio
+        for direction, along in zip((first, second), radial, strict=True)
+    ]
+    inner = np.sum(across[0] * across[1], axis=1, keepdims=True)
+    tail = lead[0] * across[1] + lead[1] * across[0] - ratio * inner * zeta
+    return inverse * np.concatenate([inner, tail], axis=1)
+
+
+def _split(direction: np.ndarray, zeta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of z along ζ (batch × 1) and what is orthogonal to it."""
+    tail = direction[:, 1:]
+    along = np.sum(tail * zeta, axis=1, keepdims=True)
+    return along, tail - along * zeta
+
+
 def _polar(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return t, ‖z‖ (both batch × 1) and ζ (zero where z is)."""
     t, z = point[:, :1], point[:, 1:]
@@ -86,3 +128,4 @@ def _outer(rows: np.ndarray) -> np.ndarray:
 project_dual = project
 project_dual_derivative = project_derivative
 project_dual_derivative_root = project_derivative_root
+project_dual_second_derivative = project_second_derivative

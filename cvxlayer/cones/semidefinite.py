@@ -98,6 +98,53 @@ def project_derivative_root(
     return _spectral(point, np.sqrt)
 
 
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return D²Π(v)[p, p'] at each row v: symmetric, and linear in each direction.
+
+    Args:
+        point: v = svec(X).
+        first: p = svec(H).
+        second: p' = svec(H').
+
+    Notes:
+        With H and H' in the basis of eigenvectors of X, its entry (i, j) there is
+
+            Σₖ f[λᵢ, λₖ, λⱼ] (Hᵢₖ H'ₖⱼ + H'ᵢₖ Hₖⱼ),    f = max(·, 0),
+
+        f[·, ·, ·] the divided differences of second order.
+
+    Source:
+        Daleckii & Krein; Bhatia, Matrix Analysis (1997), section V.3.
+    """
+    eigenvalues, vectors = np.linalg.eigh(unpack(point))
+    inverse = vectors.transpose(0, 2, 1)
+    H, G = (inverse @ unpack(direction) @ vectors for direction in (first, second))
+    weights = second_divided_differences(eigenvalues)
+    half = np.einsum("bikj,bik,bkj->bij", weights, H, G)
+    return pack(vectors @ (half + half.transpose(0, 2, 1)) @ inverse)
+
+
+def second_divided_differences(
+    eigenvalues: Float[np.ndarray, "batch order"],
+) -> Float[np.ndarray, "batch order order order"]:
+    """Return f[λᵢ, λₖ, λⱼ] for f = max(·, 0), a zero eigenvalue counted as negative.
+
+    Two positive ones a, b and one other −c give c/((a+c)(b+c)); one positive a and two others
+    −b, −c give a/((a+b)(a+c)); equal signs give zero. Repeated eigenvalues need no limit.
+    """
+    size, is_positive = np.abs(eigenvalues), eigenvalues > 0.0
+    is_mixed = is_positive[:, :, None] != is_positive[:, None, :]
+    total = size[:, :, None] + size[:, None, :]
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=is_mixed)
+    # Of three, the one whose sign is not that of the others is on two of the mixed pairs.
+    lone = size[:, :, None, None] * inverse[:, :, :, None] * inverse[:, :, None, :]
+    return lone + np.einsum("bkij->bikj", lone) + np.einsum("bjik->bikj", lone)
+
+
 def divided_differences(
     eigenvalues: Float[np.ndarray, "batch order"],
 ) -> Float[np.ndarray, "batch order order"]:
@@ -145,3 +192,4 @@ def _scale(row: np.ndarray, column: np.ndarray) -> np.ndarray:
 project_dual = project
 project_dual_derivative = project_derivative
 project_dual_derivative_root = project_derivative_root
+project_dual_second_derivative = project_second_derivative

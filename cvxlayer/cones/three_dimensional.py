@@ -77,8 +77,8 @@ def curved_spectrum(
         kept: eigenvalue of the direction orthogonal to both, up to a common factor ...
         dropped: ... with one minus itself.
     """
-    first, second = _normalized(nearest), _normalized(normal)
-    basis = np.stack([first, second, _normalized(np.cross(first, second))], axis=2)
+    first, second = normalized(nearest), normalized(normal)
+    basis = np.stack([first, second, normalized(np.cross(first, second))], axis=2)
     ones, total = np.ones_like(kept), np.maximum(kept + dropped, np.finfo(float).tiny)
     return Spectrum(
         basis,
@@ -95,6 +95,61 @@ def select_spectrum(is_first: np.ndarray, first: Spectrum, second: Spectrum) -> 
         np.where(column, first.kept, second.kept),
         np.where(column, first.dropped, second.dropped),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundaryRay:
+    """The ray onto which v = a û + b n̂ projects, at a û, and how the boundary bends there.
+
+    Let φ be the angle along the boundary and c = n̂ × û. Then û' = c, n̂' = κ c and
+    c' = −û − κ n̂, so D = û ûᵀ + θ c cᵀ with θ = a/(a + κ b).
+
+    Attributes:
+        ray: û.
+        normal: n̂, outwards.
+        kept: a.
+        dropped: b.
+        kept_rate: any positive number r ...
+        dropped_rate: ... with κ r.
+        bend: r κ'/κ.
+    """
+
+    ray: Float[np.ndarray, "batch 3"]
+    normal: Float[np.ndarray, "batch 3"]
+    kept: Float[np.ndarray, " batch"]
+    dropped: Float[np.ndarray, " batch"]
+    kept_rate: Float[np.ndarray, " batch"]
+    dropped_rate: Float[np.ndarray, " batch"]
+    bend: Float[np.ndarray, " batch"]
+
+    def second_derivative(
+        self, first: Float[np.ndarray, "batch 3"], second: Float[np.ndarray, "batch 3"]
+    ) -> Float[np.ndarray, "batch 3"]:
+        """Return D²Π_K(v)[p, p'].
+
+        The symmetric product of w = û/a − n̂/b with c and c, less that of c with itself thrice,
+        times θ (1 − θ) and θ κ'/(κ a).
+        """
+        total = self.kept * self.kept_rate + self.dropped * self.dropped_rate
+        # Where the frame is lost to rounding, the boundary is as good as flat.
+        is_curved = total > 0.0
+        kept_rate, dropped_rate, bend = (
+            rate / total for rate in (self.kept_rate, self.dropped_rate, self.bend)
+        )
+        kept, dropped = self.kept * kept_rate, self.dropped * dropped_rate  # θ and 1 − θ
+        along_ray, along_normal = kept_rate * dropped, kept * dropped_rate
+        lead = along_ray[:, None] * self.ray - along_normal[:, None] * self.normal
+        across = np.cross(self.normal, self.ray)
+        first_lead, second_lead, first_across, second_across = (
+            np.sum(direction * vector, axis=1)
+            for vector in (lead, across)
+            for direction in (first, second)
+        )
+        both = first_across * second_across
+        weight = first_lead * second_across + second_lead * first_across
+        weight -= kept * dropped * bend * both
+        bent = both[:, None] * lead + weight[:, None] * across
+        return np.where(is_curved[:, None], bent, 0.0)
 
 
 def find_root(
@@ -132,7 +187,8 @@ def find_root(
     return root
 
 
-def _normalized(rows: np.ndarray) -> np.ndarray:
+def normalized(rows: Float[np.ndarray, "batch 3"]) -> Float[np.ndarray, "batch 3"]:
+    """Return each row over its length; zero stays."""
     # Squares of the smallest numbers would be lost.
     size = np.max(np.abs(rows), axis=1, initial=0.0, keepdims=True)
     rows = rows / np.where(size > 0.0, size, 1.0)

@@ -43,3 +43,16 @@ def project_dual_derivative_root(
 ) -> Float[np.ndarray, "batch dim dim"]:
     """Return the square root of `project_dual_derivative`: the identity."""
     return project_dual_derivative(point)
+
+
+def project_second_derivative(
+    point: Float[np.ndarray, "batch dim"],
+    first: Float[np.ndarray, "batch dim"],
+    second: Float[np.ndarray, "batch dim"],
+) -> Float[np.ndarray, "batch dim"]:
+    """Return the second derivative of `project` along two directions: zero."""
+    del first, second
+    return np.zeros_like(point)
+
+
+project_dual_second_derivative = project_second_derivative

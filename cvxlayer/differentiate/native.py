@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
+from cvxlayer.differentiate import primitives
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.engine import count_threads, prepare_engine
-from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
 
 def pull_back(
@@ -113,3 +114,48 @@ class NativeDerivative:
             needs=needs,
             threads=count_threads(threads),
         )
+
+    def refine(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        *,
+        threads: int | None = None,
+    ) -> LinearizationPoint:
+        """Return the point of differentiation; see `primitives.refine`."""
+        del prepared, threads
+        return primitives.refine(batch, solution)
+
+    def apply(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        gx: Float[np.ndarray, "batch count n"] | None,
+        gy: Float[np.ndarray, "batch count m"] | None,
+        gs: Float[np.ndarray, "batch count m"] | None,
+        *,
+        threads: int | None = None,
+    ) -> tuple[
+        Float[np.ndarray, "batch count n"],
+        Float[np.ndarray, "batch count m"],
+        Float[np.ndarray, "batch count"],
+    ]:
+        """Solve the linearized optimality conditions; see `primitives.apply`."""
+        del prepared, threads
+        return primitives.apply(batch, point, gx, gy, gs)
+
+    def curvature(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        first: Float[np.ndarray, "batch count m"],
+        second: Float[np.ndarray, "batch count m"],
+        *,
+        threads: int | None = None,
+    ) -> Float[np.ndarray, "batch count m"]:
+        """Return D²Π(v)[p, p']; see `primitives.curvature`."""
+        del prepared, threads
+        return primitives.curvature(batch, point, first, second)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayer.errors import Status
 from cvxlayer.program.parametric import ParametricConeProgram
@@ -65,6 +65,36 @@ class ConeSolution:
     is_active: Int[np.ndarray, "batch m"]
     solve_seconds: float
     adjoints: tuple[Any, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearizationPoint:
+    """Where the solution map of a `ConeProgramBatch` is differentiated, in canonical scaling.
+
+    The solutions, polished, with the smooth piece of the solution map each lies on. Rows of
+    instances without a solution are zero.
+
+    Attributes:
+        x: primal.
+        y: ω Π(v), onto K*; zero on linear rows that are not active.
+        v: y/ω − ω s with ω = `balance`; −∞ on linear rows whose bound is infinite.
+        balance: ω, one on linear rows and on curved cones where y and s are of comparable size.
+            Elsewhere positive and constant on the cone, so that v holds the digits of both.
+        is_active: 1 on linear rows that hold with equality, none of which depends on the others,
+            and 0 on those that do not; 0 on rows of curved cones. On linear rows it stands for
+            DΠ(v).
+        has_solution: which instances have one.
+        residual: ‖(Px + Aᵀy + q, Ax + s − b)‖∞ of each instance in equilibrated scaling,
+            relative to the largest number among x, v, q and b.
+    """
+
+    x: Float[np.ndarray, "batch n"]
+    y: Float[np.ndarray, "batch m"]
+    v: Float[np.ndarray, "batch m"]
+    balance: Float[np.ndarray, "batch m"]
+    is_active: Int[np.ndarray, "batch m"]
+    has_solution: Bool[np.ndarray, " batch"]
+    residual: Float[np.ndarray, " batch"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

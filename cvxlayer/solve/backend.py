@@ -7,16 +7,14 @@ import abc
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cvxlayer.errors import OptionError, Status, suggest
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.program.solution import ConeSolution
-
-if TYPE_CHECKING:
-    from cvxlayer.compiler import ConeDerivative
 
 _LOGGER = logging.getLogger("cvxlayer")
 

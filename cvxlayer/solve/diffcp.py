@@ -13,7 +13,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffcp
 import numpy as np
@@ -21,9 +21,10 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from cvxlayer.cones.product import ConeKind
-from cvxlayer.errors import OptionError, Status, suggest
+from cvxlayer.errors import OptionError, Status, UnsupportedDerivativeError, suggest
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
-from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.cone_derivative import ConeDerivative
+from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 from cvxlayer.solve.backend import AbstractBackend, Settings
 from cvxlayer.solve.epigraph import LinearProgram, linearize_objective
 from cvxlayer.solve.rows import (
@@ -37,9 +38,6 @@ from cvxlayer.solve.rows import (
     solve_rows,
 )
 from cvxlayer.solve.scs import FASTEST_LINEAR_SOLVER, name_cones
-
-if TYPE_CHECKING:
-    from cvxlayer.compiler import ConeDerivative
 
 _LOGGER = logging.getLogger("cvxlayer")
 # A row that ended early is measured and reported by ourselves, in one warning for each call.
@@ -56,6 +54,10 @@ _STATUSES = {
 # is the same up to this order.
 _LARGEST_ORDER_FOR_CLARABEL = 3
 _SHARE_OF_TOLERANCE = 0.1
+_ONLY_FIRST_ORDER = (
+    "diffcp's own derivative only pulls gradients back, once; this asks it for a forward-mode, "
+    "second-order or batched derivative. Leave `mode` out of `solver_args` to get ours."
+)
 _DEFAULT_MAX_ITERS = {"SCS": 100_000, "Clarabel": 200}
 
 Adjoint = Callable[
@@ -154,6 +156,56 @@ class DiffcpDerivative:
             for bar, need in zip((P_bar, q_bar, A_bar, b_bar), needs, strict=True)
         )
         return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=np.full(size, np.nan))
+
+    def refine(
+        self,
+        prepared: None,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        *,
+        threads: int | None = None,
+    ) -> LinearizationPoint:
+        """Refuse: diffcp pulls cotangents back, once.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
+
+    def apply(
+        self,
+        prepared: None,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        gx: np.ndarray | None,
+        gy: np.ndarray | None,
+        gs: np.ndarray | None,
+        *,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Refuse, as `refine`.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
+
+    def curvature(
+        self,
+        prepared: None,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        first: np.ndarray,
+        second: np.ndarray,
+        *,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Refuse, as `refine`.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
 
 
 _own_derivative = functools.cache(DiffcpDerivative)

@@ -30,9 +30,9 @@ class ConeCase:
         name = self.cone.__name__.rsplit(".", 1)[-1]
         return "-".join([name, *(str(number) for number in self.arguments or (self.dim,))])
 
-    def call(self, function: str, point: np.ndarray) -> np.ndarray:
+    def call(self, function: str, point: np.ndarray, *directions: np.ndarray) -> np.ndarray:
         """Call a function of the cone's file."""
-        return getattr(self.cone, function)(point, *self.arguments)
+        return getattr(self.cone, function)(point, *directions, *self.arguments)
 
     def points(self, rng: np.random.Generator, batch: int = 60) -> np.ndarray:
         """Random rows; one direction is spread so that every region of the cone is met."""
