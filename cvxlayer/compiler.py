@@ -164,7 +164,7 @@ class CompiledProgram:
         threads = count_threads(settings.threads)
         theta = self.coordinates.apply(values)
         cone_programs = self.program.evaluate(theta, batch, threads)
-        cone = backend.solve(self._prepare(backend), cone_programs, settings)
+        cone = backend.solve(self.prepare(backend), cone_programs, settings)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
         outputs = tuple(
@@ -225,7 +225,7 @@ class CompiledProgram:
         if x_bar is not None or y_bar is not None:
             derivative = derivative or solution.derivative or default_derivative()
             cotangent = derivative.vjp(
-                self._prepare(derivative),
+                self.prepare(derivative),
                 solution.batch,
                 solution.cone,
                 x_bar,
@@ -257,7 +257,7 @@ class CompiledProgram:
             pairs += zip(duals, dual_bars, strict=True)
         return [(output, bar) for output, bar in pairs if bar is not None]
 
-    def _prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
+    def prepare(self, engine: AbstractBackend | ConeDerivative) -> Any:
         """Return what an engine prepared for the structure, once for each engine."""
         try:
             return self._prepared[engine]

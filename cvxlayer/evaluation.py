@@ -35,7 +35,7 @@ from cvxlayer.program.parameters import (
     from_coordinates,
     to_coordinates,
 )
-from cvxlayer.program.solution import Residuals, Solution, SolvedBy, StartingPoint
+from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
 from cvxlayer.solve.backend import parse_settings
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
@@ -120,7 +120,9 @@ class Evaluation:
         """Return the error that lists every failed row."""
         rows = [int(row) for row in np.flatnonzero(~self.solution.has_solution)]
         statuses = [Status(int(self.solution.cone.status[row])) for row in rows]
-        return SolverError([self._batch_index(row) for row in rows], statuses, solution)
+        return SolverError(
+            [batch_index(row, self.inputs.batch_shape) for row in rows], statuses, solution
+        )
 
     def _shaped(
         self, rows: Sequence[np.ndarray], specs: Sequence[OutputSpec]
@@ -167,31 +169,12 @@ class Evaluation:
         self, result: tuple[tuple[np.ndarray | None, ...], np.ndarray | None]
     ) -> tuple[np.ndarray | None, ...]:
         rows, residual = result
-        if residual is not None and residual.max(initial=0.0) > _LARGE_ADJOINT_RESIDUAL:
-            self._warn_not_unique(residual)
+        if residual is not None:
+            warn_not_unique(residual, self.inputs.batch_shape)
         sum_to_input = self.inputs.sum_to_input
         return tuple(
             None if row is None else sum_to_input(index, row) for index, row in enumerate(rows)
         )
-
-    def _warn_not_unique(self, residual: np.ndarray) -> None:
-        worst = int(np.argmax(residual))
-        count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
-        warnings.warn(
-            f"The derivative is not unique, or badly conditioned, in {count} of "
-            f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
-            f"of {residual[worst]:.1e} at batch index {self._batch_index(worst)}, above "
-            f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
-            "solution; a small quadratic term in the objective usually makes it unique.",
-            DerivativeWarning,
-            stacklevel=_levels_to_caller(),
-        )
-
-    def _batch_index(self, row: int) -> int | tuple[int, ...]:
-        shape = self.inputs.batch_shape
-        if len(shape) == 1:
-            return row
-        return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -246,14 +229,19 @@ class Evaluator:
         )
         is_solved = not solution.cone.status.any()
         if not is_solved:
-            _warn_inaccurate(solution)
+            warn_inaccurate(solution.cone)
         return Evaluation(inputs, solution, is_solved)
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""
-        if evaluation.is_solved or self.options.on_failure is OnFailure.NAN:
+        if evaluation.is_solved or not self.raises:
             return False
         return not evaluation.solution.has_solution.all()
+
+    @property
+    def raises(self) -> bool:
+        """Whether `on_failure="raise"`."""
+        return self.options.on_failure is OnFailure.RAISE
 
     def describe(self) -> str:
         """Return inputs, outputs and solver in one line."""
@@ -317,6 +305,13 @@ def _rules(program: CompiledProgram) -> tuple[InputRule, ...]:
     return tuple(InputRule.of(*pair) for pair in pairs)
 
 
+def batch_index(row: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
+    """Return where a row is in the batch, as users write it."""
+    if len(shape) == 1:
+        return row
+    return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
+
+
 def _levels_to_caller() -> int:
     """Return the `stacklevel` at which a warning points at the code that called the layer."""
     # Level 0 is this function itself.
@@ -330,8 +325,30 @@ def _package(frame: types.FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def _warn_inaccurate(solution: ProgramSolution) -> None:
-    cone = solution.cone
+def warn_not_unique(residual: np.ndarray, batch_shape: tuple[int, ...]) -> None:
+    """Warn if some row's linear system was not solved: its derivative is not unique.
+
+    Args:
+        residual: relative residual of each row.
+        batch_shape: the batch dimensions, to name the worst row.
+    """
+    if residual.max(initial=0.0) <= _LARGE_ADJOINT_RESIDUAL:
+        return
+    worst = int(np.argmax(residual))
+    count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
+    warnings.warn(
+        f"The derivative is not unique, or badly conditioned, in {count} of "
+        f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
+        f"of {residual[worst]:.1e} at batch index {batch_index(worst, batch_shape)}, above "
+        f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
+        "solution; a small quadratic term in the objective usually makes it unique.",
+        DerivativeWarning,
+        stacklevel=_levels_to_caller(),
+    )
+
+
+def warn_inaccurate(cone: ConeSolution) -> None:
+    """Warn if some rows stopped short of the tolerance."""
     inaccurate = cone.status == Status.INACCURATE
     count = int(np.count_nonzero(inaccurate))
     if count:

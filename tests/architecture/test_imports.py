@@ -13,6 +13,8 @@ from tests.architecture.sources import SOURCES, Source
 COMMON = {"errors", "cones", "program"}
 STAGES = {"canonicalize", "solve", "differentiate"}
 CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "options", "solve.backend"}
+# The rules of cone programs know no engine: frameworks register them.
+RULES = {"differentiate.cone_rules", "differentiate.cone_pattern"}
 
 # Room → what it may import. `solve.backend` is the one file of a stage that others may
 # name: the type of what a user passes as `solver=`.
@@ -29,9 +31,11 @@ MAY_IMPORT = {
     "inputs": COMMON | {"domains"},
     "options": COMMON | {"solve"},
     "evaluation": CALL,
+    "tracing": CALL | RULES,
+    "cone_calls": CALL | RULES,
     "layer": CALL | {"torch", "jax"},
-    "torch": CALL | {"families"},
-    "jax": CALL | {"families"},
+    "torch": CALL | RULES | {"families", "tracing", "cone_calls"},
+    "jax": CALL | RULES | {"families", "tracing", "cone_calls"},
     "__init__": CALL | {"layer"},
     "checks": CALL | STAGES | {"layer"},
     "cli": CALL | {"checks"},
