@@ -49,8 +49,8 @@ class ConeCalls:
     def _prepared(self) -> Any:
         return self._program.prepare(self._derivative)
 
-    def solve(self, data: ConeData) -> Solved:
-        """Solve one instance for each row of the data.
+    def solve(self, problem: ConeData) -> Solved:
+        """Solve one instance for each row of the problem.
 
         Raises:
             SolverError: one was not solved, unless `on_failure="nan"`.
@@ -58,7 +58,7 @@ class ConeCalls:
         """
         cone = self.known
         if cone is None:
-            cone = self._solve(data)
+            cone = self._solve(problem)
         return Solved(
             cone.x,
             cone.y,
@@ -74,8 +74,8 @@ class ConeCalls:
             ),
         )
 
-    def _solve(self, data: ConeData) -> ConeSolution:
-        backend, batch = self.evaluator.options.backend, self._batch(data, _count_rows(data))
+    def _solve(self, problem: ConeData) -> ConeSolution:
+        backend, batch = self.evaluator.options.backend, self._batch(problem, _count_rows(problem))
         start = self.settings.warm_start
         if start is not None and len(start.x) != batch.size:
             raise OptionError(
@@ -91,7 +91,7 @@ class ConeCalls:
                 raise SolverError([int(row) for row in failed], statuses)
         return cone
 
-    def refine(self, data: ConeData, solved: Solved) -> Point:
+    def refine(self, problem: ConeData, solved: Solved) -> Point:
         """Return where each solution is differentiated."""
         rows = len(solved.x)
         nothing, none = np.zeros(rows), np.zeros(rows, np.int64)
@@ -109,7 +109,7 @@ class ConeCalls:
             0.0,
         )
         point = self._derivative.refine(
-            self._prepared, self._batch(data, rows), cone, threads=self.settings.threads
+            self._prepared, self._batch(problem, rows), cone, threads=self.settings.threads
         )
         return Point(
             point.x,
@@ -122,14 +122,14 @@ class ConeCalls:
 
     def kkt_apply(
         self,
-        data: ConeData,
+        problem: ConeData,
         point: Point,
         gx: np.ndarray | None,
         gy: np.ndarray | None,
         gs: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (λ, ν) for R right-hand sides of each row; warn where they are not unique."""
-        batch = self._batch(data, len(point.x))
+        batch = self._batch(problem, len(point.x))
         right = [None if bar is None else np.ascontiguousarray(bar) for bar in (gx, gy, gs)]
         lam, nu, residual = self._derivative.apply(
             self._prepared, batch, _linearization(point), *right, threads=self.settings.threads
@@ -137,28 +137,31 @@ class ConeCalls:
         warn_not_unique(residual.max(axis=1, initial=0.0), (len(residual),))
         return lam, nu
 
-    def curvature(self, data: ConeData, point: Point, p: np.ndarray, p2: np.ndarray) -> np.ndarray:
+    def curvature(
+        self, problem: ConeData, point: Point, p: np.ndarray, p2: np.ndarray
+    ) -> np.ndarray:
         """Return D²Π(v)[p, p′] for R pairs of directions of each row."""
         return self._derivative.curvature(
             self._prepared,
-            self._batch(data, len(point.x)),
+            self._batch(problem, len(point.x)),
             _linearization(point),
             np.ascontiguousarray(p),
             np.ascontiguousarray(p2),
             threads=self.settings.threads,
         )
 
-    def _batch(self, data: ConeData, rows: int) -> ConeProgramBatch:
-        blocks = [np.ascontiguousarray(block) for block in data]
+    def _batch(self, problem: ConeData, rows: int) -> ConeProgramBatch:
+        blocks = [np.ascontiguousarray(block) for block in problem]
         return ConeProgramBatch(self._program.program.structure, rows, *blocks)
 
 
 def _linearization(point: Point) -> LinearizationPoint:
-    return LinearizationPoint(*map(np.ascontiguousarray, point), np.zeros(len(point.x)))
+    x, y, v, balance, is_active, has_solution = map(np.ascontiguousarray, point)
+    return LinearizationPoint(x, y, v, balance, is_active, has_solution, np.zeros(len(x)))
 
 
-def _count_rows(data: ConeData) -> int:
-    return next((len(block) for block in data if len(block) != 1), 1)
+def _count_rows(problem: ConeData) -> int:
+    return next((len(block) for block in problem if len(block) != 1), 1)
 
 
 def _codes(array: np.ndarray) -> np.ndarray:

@@ -68,11 +68,11 @@ class TraceOps(RowOps, Protocol):
 class TracePrimitives(Protocol):
     """The cone program as the framework differentiates it; see `cone_rules`."""
 
-    def solve(self, data: ConeData) -> Solved:
+    def solve(self, problem: ConeData) -> Solved:
         """Solve as many instances as the data has rows."""
         ...
 
-    def value(self, data: ConeData, x: Array, y: Array) -> Array:
+    def value(self, problem: ConeData, x: Array, y: Array) -> Array:
         """Return ½xᵀPx + qᵀx, with the derivative of the envelope theorem."""
         ...
 
@@ -226,13 +226,13 @@ class TracedProgram:
             parts.append(ops.log(value) if part.is_log else value)
         return tuple(parts)
 
-    def data(self, ops: TraceOps, theta: Sequence[Array]) -> ConeData:
+    def problem(self, ops: TraceOps, theta: Sequence[Array]) -> ConeData:
         """Return the cone programs, those with infinite bounds as `without_infinite_rows`."""
         P, q, A, b = (block.apply(ops, theta) for block in self.blocks)
         if self.program.has_bounds:
             infinite = ops.isinf(b)
-            b = ops.where(infinite, 1.0, b)
-            A = ops.where(ops.take(infinite, self.pattern.A_row), 0.0, A)
+            entries = ops.take(infinite, self.pattern.A_row)
+            return ConeData(P, q, ops.where(entries, 0.0, A), ops.where(infinite, 1.0, b))
         return ConeData(P, q, A, b)
 
     def objective_constant(self, ops: TraceOps, theta: Sequence[Array], rows: int) -> Array:
@@ -266,7 +266,7 @@ class TracedCall:
         primitives: the cone program in the framework.
         batch_shape: the batch dimensions of the values, broadcast.
         theta: parts of θ, one row for each instance or one for all.
-        data: the cone programs.
+        problem: the cone programs.
         solved: their solutions; x and y zero in rows without one.
         has_solution: which rows have one, (rows, 1).
     """
@@ -276,7 +276,7 @@ class TracedCall:
     primitives: TracePrimitives
     batch_shape: tuple[int, ...]
     theta: tuple[Array, ...]
-    data: ConeData
+    problem: ConeData
     solved: Solved
     has_solution: Array
 
@@ -294,15 +294,15 @@ class TracedCall:
         """
         rows, batch_shape = _to_rows(ops, traced.parameters, values)
         theta = traced.theta(ops, rows)
-        data = traced.data(ops, theta)
-        solved = primitives.solve(data)
+        problem = traced.problem(ops, theta)
+        solved = primitives.solve(problem)
         has_solution = (solved.status <= _LAST_WITH_SOLUTION)[:, None]
         # Rows without a solution may hold anything. Masked before any arithmetic, so that a
         # cotangent of zero never meets an infinite derivative.
         x = ops.where(has_solution, solved.x, 0.0)
         y = ops.where(has_solution, solved.y, 0.0)
         solved = solved._replace(x=x, y=y)
-        return cls(traced, ops, primitives, batch_shape, theta, data, solved, has_solution)
+        return cls(traced, ops, primitives, batch_shape, theta, problem, solved, has_solution)
 
     def outputs(self) -> tuple[Array, ...]:
         """Return the requested variables and duals; NaN in rows without a solution."""
@@ -318,7 +318,7 @@ class TracedCall:
         has_solution = self.has_solution[:, 0]
         counts = [part.shape[0] for part in self.theta]
         rows = max(counts, default=1) if all(counts) else 0
-        value = self.primitives.value(self.data, solved.x, solved.y)
+        value = self.primitives.value(self.problem, solved.x, solved.y)
         value = value + traced.objective_constant(ops, self.theta, rows)
         value = traced.sign * ops.where(has_solution, value, 0.0)
         without = traced.sign * np.array([np.nan, np.inf, -np.inf])

@@ -112,17 +112,17 @@ class Point(NamedTuple):
 class ConePrimitives(Protocol):
     """Calls of the engine, differentiable in the framework by the rules below."""
 
-    def refine(self, data: ConeData, solved: Solved) -> Point:
+    def refine(self, problem: ConeData, solved: Solved) -> Point:
         """Return the point; to be differentiated as (x, y, s) ↦ (x, y, y/ω − ωs)."""
         ...
 
     def kkt_apply(
-        self, data: ConeData, point: Point, gx: Array, gy: Array, gs: Array
+        self, problem: ConeData, point: Point, gx: Array, gy: Array, gs: Array
     ) -> tuple[Array, Array]:
         """Return (λ, ν), (B, R, n) and (B, R, m), for R right-hand sides; None is zero."""
         ...
 
-    def curvature(self, data: ConeData, point: Point, p: Array, p2: Array) -> Array:
+    def curvature(self, problem: ConeData, point: Point, p: Array, p2: Array) -> Array:
         """Return D²Π(v)[p, p2], (B, R, m). Its own derivative does not exist: refuse it."""
         ...
 
@@ -144,36 +144,36 @@ class ConeRules:
     # --- solve ---------------------------------------------------------------------------
 
     def solve_jvp(
-        self, data: ConeData, solved: Solved, tangent: ConeData
+        self, problem: ConeData, solved: Solved, tangent: ConeData
     ) -> tuple[Array, Array, Array]:
         """Return (dx, dy, ds). Adjoint: `solve_vjp`.
 
         With r₁ = −(dP x + dAᵀy + dq) and r₂ = db − dA x: (dx, dy) = kkt_apply(r₁, r₂, 0) and
         ds = r₂ − A dx.
         """
-        point = self.engine.refine(data, solved)
+        point = self.engine.refine(problem, solved)
         r1, r2 = self._right_hand_sides(point, tangent)
-        lam, nu = self.engine.kkt_apply(data, point, r1[:, None], r2[:, None], None)
+        lam, nu = self.engine.kkt_apply(problem, point, r1[:, None], r2[:, None], None)
         dx, dy = lam[:, 0], nu[:, 0]
-        return dx, dy, self._masked(point, r2 - self._times_A(data.A, dx))
+        return dx, dy, self._masked(point, r2 - self._times_A(problem.A, dx))
 
     def solve_vjp(
         self,
-        data: ConeData,
+        problem: ConeData,
         solved: Solved,
         x_bar: Array,
         y_bar: Array,
         s_bar: Array,
         needs: Sequence[bool] = (True, True, True, True),
     ) -> ConeData:
-        """Return the cotangents of the data, each with as many rows as the data.
+        """Return the cotangents of the problem, each with as many rows as the problem.
 
         With (λ, ν) = kkt_apply(x̄, ȳ, s̄): P̄ = −½(λxᵀ + xλᵀ), q̄ = −λ, Ā = −(yλᵀ + νxᵀ), b̄ = ν.
         Adjoint: `solve_jvp`. Cotangents of None are zero.
         """
-        point = self.engine.refine(data, solved)
+        point = self.engine.refine(problem, solved)
         bars = [None if bar is None else bar[:, None] for bar in (x_bar, y_bar, s_bar)]
-        lam, nu = self.engine.kkt_apply(data, point, *bars)
+        lam, nu = self.engine.kkt_apply(problem, point, *bars)
         lam, nu = lam[:, 0], nu[:, 0]
         bar = ConeData(
             -self._onto_P(lam, point.x) if needs[0] else None,
@@ -181,17 +181,17 @@ class ConeRules:
             -(self._onto_A(point.y, lam) + self._onto_A(nu, point.x)) if needs[2] else None,
             nu if needs[3] else None,
         )
-        return ConeData(*map(_sum_to_rows, bar, data))
+        return ConeData(*map(_sum_to_rows, bar, problem))
 
     # --- kkt_apply -----------------------------------------------------------------------
 
     def kkt_jvp(
         self,
-        data: ConeData,
+        problem: ConeData,
         point: Point,
         right: Sequence[Array],
         result: tuple[Array, Array],
-        d_data: ConeData,
+        d_problem: ConeData,
         dv: Array,
         d_right: Sequence[Array],
     ) -> tuple[Array, Array]:
@@ -201,7 +201,7 @@ class ConeRules:
         dgs + ωt). Adjoint: `kkt_vjp`.
         """
         lam, nu = result
-        dP, dA = (None if block is None else block[:, None] for block in (d_data.P, d_data.A))
+        dP, dA = (None if block is None else block[:, None] for block in (d_problem.P, d_problem.A))
         d_gx, d_gy, d_gs = d_right
         if dP is not None:
             d_gx = _plus(d_gx, -self._times_P(dP, lam))
@@ -209,17 +209,17 @@ class ConeRules:
             d_gx = _plus(d_gx, -self._times_A_transposed(dA, nu))
             d_gy = _plus(d_gy, -self._times_A(dA, lam))
         if dv is not None and self.pattern.is_curved:
-            balance, p = point.balance[:, None], self._direction(data, point, right, result)
+            balance, p = point.balance[:, None], self._direction(problem, point, right, result)
             dv = self.ops.broadcast_to(dv[:, None], tuple(p.shape))
-            bend = self.engine.curvature(data, point, dv, p)
+            bend = self.engine.curvature(problem, point, dv, p)
             d_gy, d_gs = _plus(d_gy, -bend / balance), _plus(d_gs, bend * balance)
         if d_gx is None and d_gy is None and d_gs is None:
             return 0.0 * lam, 0.0 * nu
-        return self.engine.kkt_apply(data, point, d_gx, d_gy, d_gs)
+        return self.engine.kkt_apply(problem, point, d_gx, d_gy, d_gs)
 
     def kkt_vjp(
         self,
-        data: ConeData,
+        problem: ConeData,
         point: Point,
         right: Sequence[Array],
         result: tuple[Array, Array],
@@ -234,8 +234,8 @@ class ConeRules:
         cotangent of v is None, zero, for linear cones. `needs` tells which of P, A and v need one.
         """
         lam, nu = result
-        a, c = self.engine.kkt_apply(data, point, lam_bar, nu_bar, None)
-        gs_bar = -self._times_A(data.A[:, None], a)
+        a, c = self.engine.kkt_apply(problem, point, lam_bar, nu_bar, None)
+        gs_bar = -self._times_A(problem.A[:, None], a)
         if nu_bar is not None:
             gs_bar = gs_bar + nu_bar
         gs_bar = self._masked(point, gs_bar)
@@ -245,18 +245,18 @@ class ConeRules:
         if needs[1]:
             A_bar = -(self._onto_A(nu, a) + self._onto_A(c, lam)).sum(1)
         if needs[2] and self.pattern.is_curved:
-            balance, p = point.balance[:, None], self._direction(data, point, right, result)
+            balance, p = point.balance[:, None], self._direction(problem, point, right, result)
             p2 = c / balance - gs_bar * balance
-            v_bar = -self.engine.curvature(data, point, p, p2).sum(1)
-        bar = ConeData(_sum_to_rows(P_bar, data.P), None, _sum_to_rows(A_bar, data.A), None)
+            v_bar = -self.engine.curvature(problem, point, p, p2).sum(1)
+        bar = ConeData(_sum_to_rows(P_bar, problem.P), None, _sum_to_rows(A_bar, problem.A), None)
         return bar, v_bar, (a, c, gs_bar)
 
     def _direction(
-        self, data: ConeData, point: Point, right: Sequence[Array], result: tuple[Array, Array]
+        self, problem: ConeData, point: Point, right: Sequence[Array], result: tuple[Array, Array]
     ) -> Array:
         """Return p: what D is multiplied by in `kkt_apply`."""
         (lam, nu), (_, gy, gs) = result, right
-        up, down = self._times_A(data.A[:, None], lam), nu
+        up, down = self._times_A(problem.A[:, None], lam), nu
         up = up if gy is None else up - gy
         down = down if gs is None else down - gs
         balance = point.balance[:, None]
@@ -264,12 +264,12 @@ class ConeRules:
 
     # --- the optimal value ---------------------------------------------------------------
 
-    def value(self, data: ConeData, x: Array) -> Array:
+    def value(self, problem: ConeData, x: Array) -> Array:
         """Return ½xᵀPx + qᵀx, (B,), whose derivative is by `value_jvp` and `value_vjp`."""
-        value = (data.q * x).sum(-1)
+        value = (problem.q * x).sum(-1)
         if not self.pattern.P_row.size:
             return value
-        return value + (data.P * self._half_onto_P(x)).sum(-1)
+        return value + (problem.P * self._half_onto_P(x)).sum(-1)
 
     def value_jvp(self, x: Array, y: Array, tangent: ConeData) -> Array:
         """Return dV = ½xᵀdP x + dqᵀx + yᵀ(dA x − db): the envelope theorem.
@@ -289,13 +289,13 @@ class ConeRules:
 
     def value_vjp(
         self,
-        data: ConeData,
+        problem: ConeData,
         x: Array,
         y: Array,
         value_bar: Array,
         needs: Sequence[bool] = (True, True, True, True),
     ) -> ConeData:
-        """Return the cotangents of the data. Adjoint: `value_jvp`."""
+        """Return the cotangents of the problem. Adjoint: `value_jvp`."""
         weight = value_bar[:, None]
         bar = ConeData(
             weight * self._half_onto_P(x) if needs[0] else None,
@@ -303,7 +303,7 @@ class ConeRules:
             weight * self._onto_A(y, x) if needs[2] else None,
             -weight * y if needs[3] else None,
         )
-        return ConeData(*map(_sum_to_rows, bar, data))
+        return ConeData(*map(_sum_to_rows, bar, problem))
 
     # --- products with stored entries ----------------------------------------------------
 

@@ -64,30 +64,30 @@ class ReferenceCalls:
     def __init__(self, structure: ConeProgramStructure) -> None:
         self._structure = structure
 
-    def solve(self, data: ConeData) -> Solved:
+    def solve(self, problem: ConeData) -> Solved:
         raise NotImplementedError("these programs are solved already")
 
-    def refine(self, data: ConeData, solved: Solved) -> Point:
+    def refine(self, problem: ConeData, solved: Solved) -> Point:
         rows = len(solved.x)
         none, zero = np.zeros(rows, np.int64), np.zeros(rows)
         x, y, s, is_active, status = solved[:5]
         cone = ConeSolution(x, y, s, status, none, zero, zero, zero, none, is_active, 0.0)
-        point = primitives.refine(self._batch(data, rows), cone)
+        point = primitives.refine(self._batch(problem, rows), cone)
         return Point(point.x, point.y, point.v, point.balance, point.is_active, point.has_solution)
 
     def kkt_apply(
-        self, data: ConeData, point: Point, gx: Any, gy: Any, gs: Any
+        self, problem: ConeData, point: Point, gx: Any, gy: Any, gs: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         at = LinearizationPoint(*point, np.zeros(len(point.x)))
-        lam, nu, _ = primitives.apply(self._batch(data, len(point.x)), at, gx, gy, gs)
+        lam, nu, _ = primitives.apply(self._batch(problem, len(point.x)), at, gx, gy, gs)
         return lam, nu
 
-    def curvature(self, data: ConeData, point: Point, p: Any, p2: Any) -> np.ndarray:
+    def curvature(self, problem: ConeData, point: Point, p: Any, p2: Any) -> np.ndarray:
         at = LinearizationPoint(*point, np.zeros(len(point.x)))
-        return primitives.curvature(self._batch(data, len(point.x)), at, p, p2)
+        return primitives.curvature(self._batch(problem, len(point.x)), at, p, p2)
 
-    def _batch(self, data: ConeData, rows: int) -> ConeProgramBatch:
-        return ConeProgramBatch(self._structure, rows, *data)
+    def _batch(self, problem: ConeData, rows: int) -> ConeProgramBatch:
+        return ConeProgramBatch(self._structure, rows, *problem)
 
 
 class NumpyPrimitives:
@@ -100,6 +100,6 @@ class NumpyPrimitives:
         self.curvature = calls.curvature
         self.rules = ConeRules(pattern, NumpyOps(), self)
 
-    def value(self, data: ConeData, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def value(self, problem: ConeData, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         del y
-        return self.rules.value(data, x)
+        return self.rules.value(problem, x)

@@ -37,13 +37,13 @@ class Solvent:
 
     batch: ConeProgramBatch
     cone: ConeSolution
-    data: ConeData
+    problem: ConeData
     solved: Solved
     rules: ConeRules
 
     @property
     def point(self) -> Point:
-        return self.rules.engine.refine(self.data, self.solved)
+        return self.rules.engine.refine(self.problem, self.solved)
 
 
 def solvent(case: ConeProgramCase, rng: np.random.Generator) -> Solvent:
@@ -80,13 +80,13 @@ def test_the_rules_of_solve_equal_the_specification(case: ConeProgramCase, rng) 
     expected = (tangent.x, tangent.y, tangent.s)
     size = max(np.abs(part).max(initial=0.0) for part in expected)
     for left, right in zip(
-        at.rules.solve_jvp(at.data, at.solved, blocks(direction)), expected, strict=True
+        at.rules.solve_jvp(at.problem, at.solved, blocks(direction)), expected, strict=True
     ):
         np.testing.assert_allclose(left, right, rtol=EQUAL, atol=EQUAL * size)
     bars = [bar[:, 0] for bar in right_hand_sides(at, rng, 1)]
     wanted = conic.vjp(at.batch, at.cone, *bars)
-    found = at.rules.solve_vjp(at.data, at.solved, *bars)
-    for name, left, block in zip(BLOCKS, found, at.data, strict=True):
+    found = at.rules.solve_vjp(at.problem, at.solved, *bars)
+    for name, left, block in zip(BLOCKS, found, at.problem, strict=True):
         right = getattr(wanted, name)
         right = right if len(right) == len(block) else right.sum(0, keepdims=True)
         np.testing.assert_allclose(
@@ -102,13 +102,13 @@ def test_the_derivative_of_kkt_apply_equals_differences(case: ConeProgramCase, r
     dv = point.v * rng.normal(size=point.v.shape)
 
     def moved(step: float) -> tuple[np.ndarray, np.ndarray]:
-        data = ConeData(*(a + step * d for a, d in zip(at.data, direction, strict=True)))
+        problem = ConeData(*(a + step * d for a, d in zip(at.problem, direction, strict=True)))
         there = point._replace(v=point.v + step * dv)
         gs = (g + step * d for g, d in zip(right, d_right, strict=True))
-        return at.rules.engine.kkt_apply(data, there, *gs)
+        return at.rules.engine.kkt_apply(problem, there, *gs)
 
     result = moved(0.0)
-    computed = at.rules.kkt_jvp(at.data, point, right, result, direction, dv, d_right)
+    computed = at.rules.kkt_jvp(at.problem, point, right, result, direction, dv, d_right)
     ahead, behind = (moved(STEP), moved(2.0 * STEP)), (moved(-STEP), moved(-2.0 * STEP))
     for part, tangent in enumerate(computed):
         difference = 8.0 * (ahead[0][part] - behind[0][part]) - (ahead[1][part] - behind[1][part])
@@ -125,13 +125,15 @@ def test_the_rules_of_kkt_apply_are_adjoint(case: ConeProgramCase, rng) -> None:
     lam_bar, nu_bar, _ = right_hand_sides(at, rng)
     direction = blocks(random_direction(at.batch, rng))
     dv = rng.normal(size=point.v.shape)
-    result = at.rules.engine.kkt_apply(at.data, point, *right)
-    dlam, dnu = at.rules.kkt_jvp(at.data, point, right, result, direction, dv, d_right)
-    data_bar, v_bar, right_bar = at.rules.kkt_vjp(at.data, point, right, result, lam_bar, nu_bar)
+    result = at.rules.engine.kkt_apply(at.problem, point, *right)
+    dlam, dnu = at.rules.kkt_jvp(at.problem, point, right, result, direction, dv, d_right)
+    problem_bar, v_bar, right_bar = at.rules.kkt_vjp(
+        at.problem, point, right, result, lam_bar, nu_bar
+    )
     forward, size = pairing((lam_bar, dlam), (nu_bar, dnu))
     pairs = [
-        (data_bar.P, direction.P),
-        (data_bar.A, direction.A),
+        (problem_bar.P, direction.P),
+        (problem_bar.A, direction.A),
         *zip(right_bar, d_right, strict=True),
     ]
     if v_bar is not None:
@@ -146,7 +148,7 @@ def test_the_rules_of_the_value_are_adjoint(case: ConeProgramCase, rng) -> None:
     point = at.point
     direction, bar = blocks(random_direction(at.batch, rng)), rng.normal(size=at.batch.size)
     forward, size = pairing((bar, at.rules.value_jvp(point.x, point.y, direction)))
-    found = at.rules.value_vjp(at.data, point.x, point.y, bar)
+    found = at.rules.value_vjp(at.problem, point.x, point.y, bar)
     backward, other = pairing(*zip(found, direction, strict=True))
     assert abs(forward - backward) <= ADJOINT * (size + other)
 
@@ -156,11 +158,11 @@ def test_rows_without_a_solution_are_exactly_zero_in_every_rule(case: ConeProgra
     at, point = (found := solvent(case, rng)), found.point
     right = right_hand_sides(at, rng)
     direction = blocks(random_direction(at.batch, rng))
-    result = at.rules.engine.kkt_apply(at.data, point, *right)
-    second = at.rules.kkt_jvp(at.data, point, right, result, direction, point.v + 1.0, right)
-    data_bar, v_bar, right_bar = at.rules.kkt_vjp(at.data, point, right, result, *right[:2])
-    first = at.rules.solve_jvp(at.data, at.solved, direction)
-    bars = at.rules.solve_vjp(at.data, at.solved, *(bar[:, 0] for bar in right))
-    for part in (*result, *second, data_bar.P, data_bar.A, v_bar, *right_bar, *first, *bars):
+    result = at.rules.engine.kkt_apply(at.problem, point, *right)
+    second = at.rules.kkt_jvp(at.problem, point, right, result, direction, point.v + 1.0, right)
+    problem_bar, v_bar, right_bar = at.rules.kkt_vjp(at.problem, point, right, result, *right[:2])
+    first = at.rules.solve_jvp(at.problem, at.solved, direction)
+    bars = at.rules.solve_vjp(at.problem, at.solved, *(bar[:, 0] for bar in right))
+    for part in (*result, *second, problem_bar.P, problem_bar.A, v_bar, *right_bar, *first, *bars):
         if part is not None:
             np.testing.assert_array_equal(part, 0.0)
