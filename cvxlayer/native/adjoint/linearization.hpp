@@ -21,7 +21,8 @@ constexpr double kRefinedResidual = 1e-13;
 constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;      // size of a probe's answer that reveals a null vector
 constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
-constexpr int kMaxRefinements = 8;
+constexpr int kMaxRefinements = 60;   // few need more than three
+constexpr double kStagnation = 0.9;  // of an eigenvalue near the regularization: it contracts slowly
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 
 // Not __builtin_fmax, which calls the C library.
@@ -265,7 +266,7 @@ struct Linearization {
       const M spoiled = running & ~improved;
       for (int j = 0; j < view.n; ++j) u_n[j] -= O::select(spoiled, r_n[j], V{});
       for (int i = 0; i < view.m; ++i) u_m[i] -= O::select(spoiled, r_m[i], V{});
-      const M stagnates = O::gt(reached, residual * 0.5);
+      const M stagnates = O::gt(reached, residual * kStagnation);
       residual = O::select(running & improved, reached, residual);
       running = running & improved & ~stagnates & O::gt(residual, O::splat(kRefinedResidual));
       for (int j = 0; j < view.n; ++j) r_n[j] = c_n[j];
