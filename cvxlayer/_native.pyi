@@ -22,6 +22,11 @@ class Engine:
         Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.
         """
 
+    def curvature(self, v: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], has_solution: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], first: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], second: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], result: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], threads: int, width: int) -> None:
+        """
+        Write the second derivatives of the projection along pairs of directions.
+        """
+
     def workspace_bytes(self, width: int) -> int:
         """Memory of one thread's workspace."""
 

@@ -84,6 +84,38 @@ def pull_back(
     return ConeProgramCotangent(P_bar, q_bar, A_bar, b_bar, residual)
 
 
+def curvature(
+    engine: _native.Engine,
+    point: LinearizationPoint,
+    first: Float[np.ndarray, "batch count m"],
+    second: Float[np.ndarray, "batch count m"],
+    *,
+    threads: int = 1,
+    width: int = 0,
+) -> Float[np.ndarray, "batch count m"]:
+    """Return D²Π(v)[p, p']; see `primitives.curvature`, which has the meaning of the arguments.
+
+    Args:
+        engine: of the structure.
+        point: where.
+        first: p.
+        second: p'.
+        threads: threads over the batch.
+        width: number of SIMD lanes; 0 chooses.
+    """
+    result = np.empty(first.shape)
+    engine.curvature(
+        point.v,
+        np.ascontiguousarray(point.has_solution, np.int8),
+        np.ascontiguousarray(first),
+        np.ascontiguousarray(second),
+        result,
+        threads,
+        width,
+    )
+    return result
+
+
 class NativeDerivative:
     """`pull_back` in the form the compiler asks for."""
 
@@ -157,5 +189,5 @@ class NativeDerivative:
         threads: int | None = None,
     ) -> Float[np.ndarray, "batch count m"]:
         """Return D²Π(v)[p, p']; see `primitives.curvature`."""
-        del prepared, threads
-        return primitives.curvature(batch, point, first, second)
+        del batch
+        return curvature(prepared, point, first, second, threads=count_threads(threads))

@@ -23,6 +23,7 @@ constexpr double kMicrosecondsPerThread = 40.0;
 constexpr double kPerNumber = 0.045, kPerMultiplyAdd = 6e-4;
 constexpr double kSemidefiniteWork = 120;  // multiply-adds of a semidefinite cone, over order³
 constexpr double kPullBackShare = 0.2;     // of a solve
+constexpr double kCurvatureShare = 0.05;
 
 constexpr std::int8_t code(Status status) { return static_cast<std::int8_t>(status); }
 
@@ -194,6 +195,15 @@ void Engine::pull_back(const ProblemData& problem, long batch, int threads, int 
   parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
     equilibrate(kernels, workspace, problem, scaling, begin, end);
     kernels.pull_back(view, workspace, problem, scaling, io, begin, end);
+  });
+}
+
+void Engine::curvature(long batch, int threads, int width, const CurvatureData& io) {
+  if (batch == 0) return;
+  const Kernels& kernels = choose(batch, width);
+  threads = worthwhile_threads(batch, threads, kCurvatureShare);
+  parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
+    kernels.curvature(structure_.view(), workspace, io, begin, end);
   });
 }
 

@@ -36,6 +36,9 @@ class Engine {
   void pull_back(const ProblemData& problem, long batch, int threads, int width,
                  const AdjointData& io);
 
+  /// Second derivatives of the projection for `batch` instances.
+  void curvature(long batch, int threads, int width, const CurvatureData& io);
+
   const Structure& structure() const { return structure_; }
   size_t workspace_bytes(int width) const;
 

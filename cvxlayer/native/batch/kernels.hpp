@@ -19,6 +19,16 @@ struct AdjointData {
   double* residual;
 };
 
+/// Where `curvature` reads points and pairs of directions, `num_sides` for each instance, one after
+/// the other in the rows of first, second and result.
+struct CurvatureData {
+  Rows<const double> v;
+  const std::int8_t* has_solution;
+  long num_sides;
+  Rows<const double> first, second;
+  Rows<double> result;
+};
+
 struct Kernels {
   int width;
   const char* isa;
@@ -41,6 +51,9 @@ struct Kernels {
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);
+  /// Second derivatives of the projection for instances [begin, end).
+  void (*curvature)(const StructureView&, char* workspace, const CurvatureData&, long begin,
+                    long end);
   /// Project points onto the dual of one cone; see `project_dual` in inspect.hpp.
   size_t (*projection_bytes)(const CurvedCone&);
   void (*project_dual)(const CurvedCone&, char* workspace, const double* points, long count,

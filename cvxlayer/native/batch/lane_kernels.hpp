@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../adjoint/adjoint.hpp"
+#include "../adjoint/curvature.hpp"
 #include "../adjoint/polish.hpp"
 #include "../adjoint/warm.hpp"
 #include "../cones/point_projection.hpp"
@@ -17,13 +18,15 @@ namespace cvxlayer::CVXLAYER_ISA {
 template <class L>
 struct LaneKernels {
   static size_t workspace_bytes(const StructureView& view) {
-    Arena equilibration(nullptr), solver(nullptr), adjoint(nullptr);
+    Arena equilibration(nullptr), solver(nullptr), adjoint(nullptr), curvature(nullptr);
     Equilibration<L>().lay_out(view, equilibration);
     HsdeSolver<L>().lay_out(view, solver);
     Adjoint<L>().lay_out(view, adjoint);
+    Curvature<L>().lay_out(view, curvature);
     size_t bytes = equilibration.used();
     if (solver.used() > bytes) bytes = solver.used();
     if (adjoint.used() > bytes) bytes = adjoint.used();
+    if (curvature.used() > bytes) bytes = curvature.used();
     return bytes;
   }
 
@@ -94,6 +97,17 @@ struct LaneKernels {
     }
   }
 
+  static void curvature(const StructureView& view, char* workspace, const CurvatureData& io,
+                        long begin, long end) {
+    Arena arena(workspace);
+    Curvature<L> curvature;
+    curvature.lay_out(view, arena);
+    for (long first = begin; first < end; first += L::width) {
+      const long left = end - first;
+      curvature.run(io, first, static_cast<int>(left < L::width ? left : L::width));
+    }
+  }
+
   static size_t projection_bytes(const CurvedCone& cone) {
     Arena arena(nullptr);
     PointProjection<L>().lay_out(cone, arena);
@@ -126,8 +140,9 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width,    isa,        &workspace_bytes,  &equilibrate,  &solve,  &polish,
-                    &warm_start, &pull_back, &projection_bytes, &project_dual, nullptr, nullptr};
+    Kernels kernels{L::width,      isa,         &workspace_bytes, &equilibrate, &solve,
+                    &polish,       &warm_start, &pull_back,       &curvature,   &projection_bytes,
+                    &project_dual, nullptr,     nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

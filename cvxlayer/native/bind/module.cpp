@@ -32,6 +32,7 @@ using Reals = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using MutableTable = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Stack = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using MutableStack = nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Weights = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -146,6 +147,32 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
   engine.pull_back(problem, batch, threads, width, io);
 }
 
+/// The rows of a (batch, sides, columns) array, one side after the other.
+Rows<const double> sides_of(const Stack& stack, const char* name, long batch, long sides,
+                            long columns) {
+  if (static_cast<long>(stack.shape(0)) != batch || static_cast<long>(stack.shape(1)) != sides ||
+      static_cast<long>(stack.shape(2)) != columns) {
+    refuse(name, static_cast<size_t>(batch * sides), static_cast<size_t>(columns));
+  }
+  return {stack.data(), columns, 1};
+}
+
+void curvature(Engine& engine, Matrix v, Codes has_solution, Stack first, Stack second,
+               MutableStack result, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const auto batch = static_cast<long>(v.shape(0)), sides = static_cast<long>(first.shape(1));
+  check_length(has_solution, "has_solution", batch);
+  const CurvatureData io{rows_of<const double>(v, "v", batch, view.m),
+                         has_solution.data(),
+                         sides,
+                         sides_of(first, "first", batch, sides, view.m),
+                         sides_of(second, "second", batch, sides, view.m),
+                         {result.data(), view.m, 1}};
+  sides_of(Stack(result), "result", batch, sides, view.m);
+  const nb::gil_scoped_release release;
+  engine.curvature(batch, threads, width, io);
+}
+
 void build_map(SparseMap* self, long num_columns, Indices start, Indices column, Weights weight) {
   const auto num_rows = static_cast<long>(start.shape(0)) - 1;
   const auto num_entries = static_cast<std::int64_t>(column.shape(0));
@@ -209,8 +236,6 @@ bool is_positive_definite(Stack stack, int threads) {
   return all_positive_definite(stack.data(), static_cast<long>(stack.shape(0)),
                                static_cast<int>(stack.shape(1)), threads);
 }
-
-using MutableStack = nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void project_onto_dual(int kind, double parameter, Table points, MutableTable nearest,
                        MutableStack derivative, MutableStack root, int width) {
@@ -295,6 +320,9 @@ NB_MODULE(_native, module) {
            "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(), "b_bar"_a.none(),
            "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
+      .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,
+           "result"_a, "threads"_a, "width"_a,
+           "Write the second derivatives of the projection along pairs of directions.")
       .def("workspace_bytes", &Engine::workspace_bytes, "width"_a,
            "Memory of one thread's workspace.")
       .def_prop_ro(

@@ -25,6 +25,8 @@
 //   apply_root(v, u, out)      out = S u; out may be u
 //   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row
 //   project(v, out)            out = Π(v) at any v; leaves the state alone
+//   bend(v)                    find D²Π at v; takes the place of D and S in the state
+//   curvature(v, p, q, out)    out = D²Π(v)[p, q] at the bent v; out may be p or q
 //
 // A *condensed* kind (see kind.hpp) has no `write_block`; its rows leave the matrix, and its
 // faces offer what replaces them. B stands for H⁻¹ or (I − D)⁻¹, bounded by about 1/δ, and G for

@@ -116,6 +116,25 @@ struct Exponential {
     }
   }
 
+  static Bend3<L> bend(double /*parameter*/, const V* v) {
+    const Regions at = regions(v);
+    const V rho = ratio(v);
+    BoundaryRay<L> out;
+    frame(rho, E::exp(-O::abs(rho)), out.ray, out.normal);
+    const V shrunk = out.ray[1], grown = out.ray[2];
+    const V length = O::sqrt(dot3(out.ray, out.ray)), width = O::sqrt(dot3(out.normal, out.normal));
+    out.kept = length * coefficient(v, out.ray);
+    out.dropped = width * coefficient(v, out.normal);
+    const V quotient = width / length, share = grown / width;
+    out.kept_rate = shrunk * width * quotient;
+    out.dropped_rate = grown * length / quotient;
+    const V turn = (rho * shrunk * shrunk + grown * grown) / (length * length);
+    out.bend = length * width * (1.0 + 3.0 * turn - 3.0 * omega(rho) * share * share);
+    normalize3<L>(out.ray);
+    normalize3<L>(out.normal);
+    return out.second_derivative(at.is_inside | at.is_polar | at.is_on_face);
+  }
+
  private:
   // Beyond, v is on the piece where s = 0 or where t = 0, to rounding and far more.
   static constexpr double kLargestRatio = 1e150;

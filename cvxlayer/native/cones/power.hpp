@@ -144,9 +144,54 @@ struct Power {
     }
   }
 
+  static Bend3<L> bend(double alpha, const V* point) {
+    const double beta = 1.0 - alpha;
+    const V largest = O::max(O::max(O::abs(point[0]), O::abs(point[1])), O::abs(point[2]));
+    const V inverse = O::select(O::gt(largest, V{}), 1.0 / largest, V{});
+    V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
+    const Regions at = regions(alpha, v);
+    M is_flat = at.is_inside | at.is_polar;
+    if (alpha == 0.5) {  // a second-order cone, which has no edge
+      const V tiny = kTinyShare * O::max(O::abs(v[0]), O::abs(v[1]));
+      v[2] = O::select(at.is_on_edge, tiny, v[2]);
+    } else {
+      is_flat = is_flat | at.is_on_edge;
+    }
+    const Nearest u = nearest(alpha, v);
+    const V reach = O::max(O::max(u.x, u.y), u.rho), one = O::splat(1.0);
+    const V x = u.x / reach, y = u.y / reach, z = u.rho / reach;
+    const V sign = O::select(O::lt(v[2], V{}), -one, one);
+    BoundaryRay<L> out = {{x, y, sign * z}, {-alpha * z * y, -beta * z * x, sign * x * y}};
+    const V unit =
+        O::max(O::max(O::abs(out.normal[0]), O::abs(out.normal[1])), O::abs(out.normal[2]));
+    for (int i = 0; i < 3; ++i) out.normal[i] /= unit;
+    const V length = O::sqrt(dot3(out.ray, out.ray)), width = O::sqrt(dot3(out.normal, out.normal));
+    // X − x is αq/X, and a sum where x is negative.
+    const V lost[3] = {O::select(O::gt(v[0], V{}), alpha * u.q / u.x, u.x - v[0]),
+                       O::select(O::gt(v[1], V{}), beta * u.q / u.y, u.y - v[1]),
+                       O::abs(v[2]) - u.rho};
+    out.kept = length * reach;
+    out.dropped = O::sqrt(dot3(lost, lost));
+    const V quotient = width / length;
+    out.kept_rate = width * quotient;
+    out.dropped_rate = alpha * beta * (x / unit) * (y / unit) * (z / unit) * length / quotient;
+    const V *n = out.normal, skew = O::splat(beta - alpha);
+    const V turn = beta * n[1] * n[1] - alpha * n[0] * n[0] + skew * n[2] * n[2];
+    const V slope = skew + 3.0 * (beta * x * x - alpha * y * y) / (length * length) -
+                    3.0 * turn / (width * width);
+    out.bend = -sign * length * (width / unit) * slope;
+    normalize3<L>(out.ray);
+    normalize3<L>(out.normal);
+    Bend3<L> result = out.second_derivative(is_flat);
+    for (int i = 0; i < 3; ++i) result.lead[i] *= inverse;
+    result.weight *= inverse;
+    return result;
+  }
+
  private:
   // Beyond, ρ or |z| − ρ is zero, to rounding and far more.
   static constexpr double kLargestSigma = 600.0, kSmallestShare = 1e-150;
+  static constexpr double kTinyShare = 1e-60;  // next to nothing, but not when multiplied
   static constexpr int kMaxShadowSteps = 20;
 
   struct Regions {

@@ -115,6 +115,29 @@ struct SecondOrder {
     return result;
   }
 
+  /// out = D²Π(v)[p, q]: ½/r (wᵀw', (a − c t/r) w' + (a' − c' t/r) w − (t/r) wᵀw' ζ) where exactly
+  /// one eigenvalue is negative, for p = (a, c ζ + w), q likewise and r = ‖z‖. out may be p or q.
+  static void curvature(const V* v, const V* p, const V* q, int size, V* out) {
+    const V norm = norm_tail(v, size);
+    const M is_curved = O::gt(norm, v[0]) & O::gt(norm, -v[0]);
+    const V half = O::select(is_curved, 0.5 / norm, V{}), ratio = 2.0 * half * v[0];
+    V along_p{}, along_q{}, inner{};
+    for (int i = 1; i < size; ++i) {
+      along_p += 2.0 * half * v[i] * p[i];
+      along_q += 2.0 * half * v[i] * q[i];
+    }
+    const auto across = [=](const V* u, V along, int i) {
+      return u[i] - along * 2.0 * half * v[i];
+    };
+    for (int i = 1; i < size; ++i) inner += across(p, along_p, i) * across(q, along_q, i);
+    const V lead_p = p[0] - along_p * ratio, lead_q = q[0] - along_q * ratio;
+    for (int i = 1; i < size; ++i) {
+      const V both = lead_p * across(q, along_q, i) + lead_q * across(p, along_p, i);
+      out[i] = half * (both - ratio * inner * 2.0 * half * v[i]);
+    }
+    out[0] = half * inner;
+  }
+
   /// out = spectral matrix times u; out may be u.
   static void apply(const Spectrum& spectrum, const V* v, const V* u, int size, V* out) {
     V tail{};
@@ -262,6 +285,10 @@ struct SecondOrderProjection {
   }
   void project(const V* v, V* out) const {
     Soc::apply(Soc::derivative(v, cone.size), v, v, cone.size, out);
+  }
+  static void bend(const V* /*v*/) {}
+  void curvature(const V* v, const V* p, const V* q, V* out) const {
+    Soc::curvature(v, p, q, cone.size, out);
   }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "../linalg/spectral.hpp"
 #include "kind.hpp"
+#include "semidefinite_curvature.hpp"
 #include "semidefinite_schur.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -296,7 +297,7 @@ struct SemidefiniteProjection {
   int order() const { return cone.order(); }
   long square() const { return static_cast<long>(order()) * order(); }
   long state_size() const { return 4 * square() + order(); }
-  long scratch_size() const { return 4 * square() + 5L * order(); }
+  long scratch_size() const { return 6 * square() + 5L * order(); }
   V* weight() const { return state + 2 * square(); }     // √Ω
   V* stiffness() const { return state + 3 * square(); }  // 1 − Ω, bounded below
   V* eigenvalues() const { return state + 4 * square(); }
@@ -337,6 +338,39 @@ struct SemidefiniteProjection {
     D::multiply_symmetric(kept, kept, k, work(0));
     const M inside = O::ge(smallest, V{});
     Svec::pack(work(0), k, [&](int a, V value) { out[a] = O::select(inside, v[a], value); });
+  }
+
+  void bend(const V* v) const {
+    const int k = order();
+    V *size = eigenvalues(), *inverse = weight();
+    const EigenFrame<L> basis = frame();
+    Svec::unpack(v, k, work(0));
+    Eigen::eigenvectors(work(0), k, basis.rows, size, vectors());
+    D::transpose(basis.rows, k, basis.columns);
+    for (int i = 0; i < k; ++i) {
+      for (int j = 0; j <= i; ++j) {
+        const V high = O::max(size[i], size[j]), low = O::min(size[i], size[j]);
+        const M is_mixed = O::gt(high, V{}) & O::le(low, V{});
+        const V share = O::select(is_mixed, 1.0 / (high - low), V{});
+        inverse[i * k + j] = inverse[j * k + i] = share;
+      }
+    }
+    for (int i = 0; i < k; ++i) size[i] = O::abs(size[i]);
+  }
+
+  void curvature(const V* /*v*/, const V* p, const V* q, V* out) const {
+    const int k = order();
+    V *H = work(0), *other = work(1), *left = work(2);
+    const EigenFrame<L> basis = frame();
+    Svec::unpack(p, k, H);
+    D::congruence(basis.rows, H, k, left, H);
+    Svec::unpack(q, k, other);
+    D::congruence(basis.rows, other, k, left, other);
+    const SemidefiniteCurvature<L> curvature{k,       eigenvalues(), weight(), left,
+                                             work(3), work(4),       work(5)};
+    curvature.run(H, other);
+    D::congruence(basis.columns, H, k, left, H);
+    Svec::pack(H, k, [&](int a, V value) { out[a] = value; });
   }
 
   /// Ω/(1 − Ω) is the product λ₊ · 1/|λ₋| where the signs differ and infinite, here 1/δ, where
@@ -382,7 +416,7 @@ struct SemidefiniteProjection {
 
  private:
   V* work(int i) const { return scratch + i * square(); }
-  V* vectors() const { return scratch + 4 * square(); }
+  V* vectors() const { return scratch + 6 * square(); }
 
   /// Ω for a pair of eigenvalues; one that is zero counts as negative.
   static CVXLAYER_INLINE V difference(V first, V second) {

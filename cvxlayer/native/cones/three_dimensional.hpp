@@ -16,6 +16,7 @@
 //   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
 //   spectrum(v)                of the derivative of the projection, and where v lies
 //   project(v, out)            onto the cone itself
+//   bend(v)                    of the projection, its second derivative
 // Sources: Dahl & Andersen, A primal-dual interior-point algorithm for nonsymmetric
 // exponential-cone optimization (2022); Goulart & Chen, Clarabel (arXiv:2405.12762); for the
 // projection docs/derivations/derivative.md.
@@ -130,6 +131,47 @@ struct Spectrum3 {
   V normal[3], tangent[3], dropped;
   typename L::M is_diagonal;
   V diagonal[3];  // of I − D there
+};
+
+/// The second derivative of a projection onto the cone, w⊗c⊗c + c⊗w⊗c + c⊗c⊗w − weight c⊗c⊗c.
+template <class L>
+struct Bend3 {
+  using V = typename L::V;
+  V lead[3], across[3], weight;  // w, c
+
+  void apply(const V* p, const V* q, V* out) const {
+    const V lead_p = dot3(lead, p), lead_q = dot3(lead, q);
+    const V across_p = dot3(across, p), across_q = dot3(across, q);
+    const V both = across_p * across_q;
+    const V share = lead_p * across_q + lead_q * across_p - weight * both;
+    for (int i = 0; i < 3; ++i) out[i] = both * lead[i] + share * across[i];
+  }
+};
+
+/// The ray onto which v projects and how the boundary bends there; see `BoundaryRay` in
+/// cvxlayer/cones/three_dimensional.py.
+template <class L>
+struct BoundaryRay {
+  using V = typename L::V;
+  using O = Ops<L>;
+  V ray[3], normal[3];  // of length one
+  V kept, dropped, kept_rate, dropped_rate, bend;
+
+  Bend3<L> second_derivative(typename L::M is_flat) const {
+    const V total = kept * kept_rate + dropped * dropped_rate;
+    const auto is_curved = O::gt(total, V{}) & ~is_flat;
+    const V theta = kept * (kept_rate / total), rest = dropped * (dropped_rate / total);
+    const V along_ray = kept_rate / total * rest, along_normal = theta * (dropped_rate / total);
+    Bend3<L> result;
+    cross3(normal, ray, result.across);
+    for (int i = 0; i < 3; ++i) {
+      const V lead = along_ray * ray[i] - along_normal * normal[i];
+      result.lead[i] = O::select(is_curved, lead, V{});
+      result.across[i] = O::select(is_curved, result.across[i], V{});
+    }
+    result.weight = O::select(is_curved, theta * rest * (bend / total), V{});
+    return result;
+  }
 };
 
 /// The root of an increasing function by Newton's method, with bisection where a step would
@@ -374,6 +416,13 @@ struct ThreeDimensionalProjection {
     V nearest[3];
     K::project(cone.parameter, opposite, nearest);
     for (int i = 0; i < 3; ++i) out[i] = v[i] + nearest[i];
+  }
+  void bend(const V* v) const {
+    const V opposite[3] = {-v[0], -v[1], -v[2]};
+    *reinterpret_cast<Bend3<L>*>(state) = K::bend(cone.parameter, opposite);
+  }
+  void curvature(const V* /*v*/, const V* p, const V* q, V* out) const {
+    reinterpret_cast<const Bend3<L>*>(state)->apply(p, q, out);
   }
 
  private:
