@@ -36,7 +36,7 @@ from cvxlayer.program.parameters import (
     to_coordinates,
 )
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
-from cvxlayer.solve.backend import parse_settings
+from cvxlayer.solve.backend import Settings, parse_settings
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
 _LARGE_ADJOINT_RESIDUAL = 1e-6
@@ -215,15 +215,11 @@ class Evaluator:
             ParameterValueError: see `batch_inputs`.
             OptionError: see `parse_settings` and `read_warm_start`.
         """
-        backend, settings = self.options.backend, self.options.settings
-        if solver_args:
-            settings = parse_settings(backend, solver_args, settings)
-        threads = count_threads(settings.threads)
-        inputs = batch_inputs(self.rules, arrays, epsilons, threads)
+        settings = self.settings_of(solver_args)
+        inputs = batch_inputs(self.rules, arrays, epsilons, count_threads(settings.threads))
         if warm_start is not None:
-            program = self.program.program
-            start = read_warm_start(warm_start, backend, program, inputs.batch_shape)
-            settings = dataclasses.replace(settings, warm_start=start)
+            settings = self.settings_of(solver_args, warm_start, inputs.batch_shape)
+        backend = self.options.backend
         solution = self.program.solve(
             inputs.values, backend=backend, settings=settings, batch=inputs.size
         )
@@ -231,6 +227,21 @@ class Evaluator:
         if not is_solved:
             warn_inaccurate(solution.cone)
         return Evaluation(inputs, solution, is_solved)
+
+    def settings_of(
+        self,
+        solver_args: Mapping[str, Any] | None,
+        warm_start: Any = None,
+        batch_shape: tuple[int, ...] = (),
+    ) -> Settings:
+        """Return the settings of a call; arguments and errors as of `evaluate`."""
+        backend, settings = self.options.backend, self.options.settings
+        if solver_args:
+            settings = parse_settings(backend, solver_args, settings)
+        if warm_start is not None:
+            start = read_warm_start(warm_start, backend, self.program.program, batch_shape)
+            settings = dataclasses.replace(settings, warm_start=start)
+        return settings
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""

@@ -159,20 +159,8 @@ def batch_inputs(
     batch_shapes: list[tuple[int, ...]] = []
     has_infinite = False
     for rule, array, epsilon in zip(rules, arrays, epsilons, strict=True):
-        spec = rule.spec
-        num_batch = array.ndim - len(spec.shape)
-        if num_batch < 0 or array.shape[num_batch:] != spec.shape:
-            raise _wrong_shape(spec, array.shape)
-        batch_shape = array.shape[:num_batch]
-        if np.iscomplexobj(array) and not spec.is_complex:
-            raise ParameterValueError(
-                f"The value of `{spec.name}` is complex; the parameter is real. Pass its real "
-                "part, or declare the parameter with `complex=True`."
-            )
-        value = to_coordinates(spec, array)
-        has_infinite |= not _is_finite(rule, value, batch_shape, threads)
-        if rule.has_domain:
-            _check_domain(spec, value, batch_shape, epsilon, threads)
+        value, batch_shape, is_value_finite = check_value(rule, array, epsilon, threads)
+        has_infinite |= not is_value_finite
         rows.append(value)
         batch_shapes.append(batch_shape)
     full = _broadcast_shapes(rules, batch_shapes)
@@ -181,6 +169,51 @@ def batch_inputs(
         for value, batch_shape in zip(rows, batch_shapes, strict=True)
     )
     return InputBatch(values, full, tuple(batch_shapes), rules, has_infinite)
+
+
+def check_value(
+    rule: InputRule, array: Inexact[np.ndarray, "..."], epsilon: float, threads: int = 1
+) -> tuple[Float[np.ndarray, "rows size"], tuple[int, ...], bool]:
+    """Check one value; arguments and errors as of `batch_inputs`.
+
+    Returns:
+        Its coordinates, one row for each instance; its batch dimensions; whether all entries
+        are finite.
+    """
+    spec = rule.spec
+    batch_shape = batch_shape_of(spec, array.shape)
+    if np.iscomplexobj(array) and not spec.is_complex:
+        raise ParameterValueError(
+            f"The value of `{spec.name}` is complex; the parameter is real. Pass its real "
+            "part, or declare the parameter with `complex=True`."
+        )
+    value = to_coordinates(spec, array)
+    is_value_finite = _is_finite(rule, value, batch_shape, threads)
+    if rule.has_domain:
+        _check_domain(spec, value, batch_shape, epsilon, threads)
+    return value, batch_shape, is_value_finite
+
+
+def check_shapes(rules: Sequence[InputRule], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the batch dimensions of values of the given shapes, broadcast.
+
+    Raises:
+        ShapeError: as of `batch_inputs`.
+    """
+    pairs = zip(rules, shapes, strict=True)
+    return _broadcast_shapes(rules, [batch_shape_of(rule.spec, shape) for rule, shape in pairs])
+
+
+def batch_shape_of(spec: ParameterSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the batch dimensions of one value.
+
+    Raises:
+        ShapeError: it does not end in its parameter's shape.
+    """
+    num_batch = len(shape) - len(spec.shape)
+    if num_batch < 0 or shape[num_batch:] != spec.shape:
+        raise _wrong_shape(spec, shape)
+    return shape[:num_batch]
 
 
 def _broadcast_shapes(

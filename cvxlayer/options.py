@@ -114,6 +114,11 @@ def read_warm_start(
             f"`warm_start` out, or choose {' or '.join(f'`{name}`' for name in WARM_STARTING)}."
         )
     start = warm_start.starting_point
+    if start is None:
+        raise OptionError(
+            "`warm_start` comes from inside of a transform such as `vmap`, where solutions are not "
+            "kept; pass one that a plain call of `solve` returned."
+        )
     if not program.is_same_as(start.program):
         raise OptionError(
             "`warm_start` is the solution of another problem; pass one that this layer returned."

@@ -96,7 +96,7 @@ def _linear(constraint: Any) -> StandIn:
         return StandIn((constraint,), _pick([numbers], size))
     expression = constraint.expr
     halves = (cp.Zero(cp.real(expression)), cp.Zero(cp.imag(expression)))
-    real, imaginary = _pick([numbers, numbers + size], 2 * size)
+    real, imaginary = _pick([numbers, np.asarray(numbers + size)], 2 * size)
     return StandIn(halves, (_interleave(real, imaginary),))
 
 

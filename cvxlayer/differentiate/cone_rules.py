@@ -123,7 +123,7 @@ class ConePrimitives(Protocol):
         ...
 
     def curvature(self, problem: ConeData, point: Point, p: Array, p2: Array) -> Array:
-        """Return D²Π(v)[p, p2], (B, R, m). Its own derivative does not exist: refuse it."""
+        """Return D²Π(v)[p, p2], (B, R, m). Refuse its derivative in v, of third order."""
         ...
 
 
@@ -190,7 +190,7 @@ class ConeRules:
         problem: ConeData,
         point: Point,
         right: Sequence[Array],
-        result: tuple[Array, Array],
+        result: Sequence[Array],
         d_problem: ConeData,
         dv: Array,
         d_right: Sequence[Array],
@@ -222,7 +222,7 @@ class ConeRules:
         problem: ConeData,
         point: Point,
         right: Sequence[Array],
-        result: tuple[Array, Array],
+        result: Sequence[Array],
         lam_bar: Array,
         nu_bar: Array,
         needs: Sequence[bool] = (True, True, True),
@@ -252,7 +252,7 @@ class ConeRules:
         return bar, v_bar, (a, c, gs_bar)
 
     def _direction(
-        self, problem: ConeData, point: Point, right: Sequence[Array], result: tuple[Array, Array]
+        self, problem: ConeData, point: Point, right: Sequence[Array], result: Sequence[Array]
     ) -> Array:
         """Return p: what D is multiplied by in `kkt_apply`."""
         (lam, nu), (_, gy, gs) = result, right
@@ -261,6 +261,25 @@ class ConeRules:
         down = down if gs is None else down - gs
         balance = point.balance[:, None]
         return up * balance + down / balance
+
+    def curvature_jvp(
+        self, problem: ConeData, point: Point, p: Array, p2: Array, dp: Array, dp2: Array
+    ) -> Array:
+        """Return the tangent of `curvature` for tangents of p and p′; None is zero.
+
+        It is linear in each. As v moves it has no derivative here. Adjoint: `curvature_vjp`.
+        """
+        change = None if dp is None else self.engine.curvature(problem, point, dp, p2)
+        if dp2 is not None:
+            change = _plus(change, self.engine.curvature(problem, point, p, dp2))
+        return 0.0 * p if change is None else change
+
+    def curvature_vjp(
+        self, problem: ConeData, point: Point, p: Array, p2: Array, bar: Array
+    ) -> tuple[Array, Array]:
+        """Return the cotangents of p and p′: D²Π(v) is symmetric in all three places."""
+        p_bar = self.engine.curvature(problem, point, bar, p2)
+        return p_bar, self.engine.curvature(problem, point, p, bar)
 
     # --- the optimal value ---------------------------------------------------------------
 

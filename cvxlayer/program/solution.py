@@ -117,15 +117,17 @@ class ConeSolutionTangent:
 class Residuals:
     """How far each row is from optimality, in the scaling of the canonical cone program.
 
+    Arrays of the framework inside of its transforms, else NumPy's.
+
     Attributes:
         primal: ‖Ax + s − b‖∞, in the batch shape of the call.
         dual: ‖Px + Aᵀy + q‖∞.
         gap: |xᵀPx + qᵀx + bᵀy|.
     """
 
-    primal: Float[np.ndarray, "*batch"]
-    dual: Float[np.ndarray, "*batch"]
-    gap: Float[np.ndarray, "*batch"]
+    primal: Any
+    dual: Any
+    gap: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,8 +150,9 @@ class Solution(Generic[Array]):
     """The whole answer of one call of a layer, in the user's terms.
 
     Arrays are of the framework, dtype and device of the inputs, and differentiable where
-    the framework records gradients. Statistics are NumPy arrays in the batch shape. Can be
-    passed as `warm_start` to a later call of the same layer, of the same batch shape.
+    the framework records gradients. Statistics are NumPy arrays in the batch shape; inside of
+    transforms they are arrays of the framework, `solve_seconds` is NaN. Can be passed as
+    `warm_start` to a later call of the same layer, of the same batch shape.
 
     Attributes:
         variables: the requested variables and duals, in call order, batch dimensions first.
@@ -163,17 +166,17 @@ class Solution(Generic[Array]):
 
     variables: tuple[Array, ...]
     value: Array
-    status: Status | Int[np.ndarray, "*batch"]
-    iterations: Int[np.ndarray, "*batch"]
+    status: Status | Int[np.ndarray, "*batch"] | Array
+    iterations: Int[np.ndarray, "*batch"] | Array
     residuals: Residuals
-    solved_by: SolvedBy | Int[np.ndarray, "*batch"]
+    solved_by: SolvedBy | Int[np.ndarray, "*batch"] | Array
     solve_seconds: float
     _find_dual: Callable[[Any], Array] = dataclasses.field(repr=False)
-    _start: StartingPoint = dataclasses.field(repr=False)
+    _start: StartingPoint | None = dataclasses.field(repr=False)
 
     @property
-    def starting_point(self) -> StartingPoint:
-        """The solutions in canonical scaling, for `warm_start`."""
+    def starting_point(self) -> StartingPoint | None:
+        """The solutions in canonical scaling, for `warm_start`; None inside of transforms."""
         return self._start
 
     def dual(self, constraint: Any) -> Array:

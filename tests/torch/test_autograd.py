@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cvxlayer.errors import UnsupportedDerivativeError  # noqa: E402
 from cvxlayer.torch import Layer  # noqa: E402
 from tests.catalog.problems import case_named  # noqa: E402
 
@@ -26,32 +25,6 @@ def test_no_graph_is_recorded_without_need(rng):
         assert not layer(value)[0].requires_grad
     with torch.inference_mode():
         assert layer(value)[0].is_inference()
-
-
-def test_a_gradient_cannot_be_differentiated_again_silently(rng):
-    layer = Layer(*case_named("hyperplane_by_norm").build())
-    value = torch.from_numpy(rng.normal(size=4)).requires_grad_()
-    # The cotangent is constant here, which is where `once_differentiable` stays silent.
-    (gradient,) = torch.autograd.grad(layer(value)[0].sum(), value, create_graph=True)
-    assert gradient.requires_grad
-    with pytest.raises(UnsupportedDerivativeError, match="first derivatives only"):
-        torch.autograd.grad(gradient.sum() + value.sum(), value)
-
-
-def test_forward_mode_is_refused_rather_than_silent(rng):
-    layer = Layer(*case_named("relu").build())
-    value = torch.from_numpy(rng.normal(size=5))
-    with pytest.raises(RuntimeError, match=r"jvp|Jacobian vector product"):
-        torch.func.jvp(lambda v: layer(v)[0], (value,), (torch.ones_like(value),))
-
-
-def test_torch_func_grad_equals_autograd(rng):
-    layer = Layer(*case_named("simplex").build())
-    value = torch.from_numpy(rng.normal(size=6))
-    gradient = torch.func.grad(lambda v: (layer(v)[0] ** 2).sum())(value)
-    value.requires_grad_()
-    (layer(value)[0] ** 2).sum().backward()
-    torch.testing.assert_close(gradient, value.grad)
 
 
 def test_an_input_changed_in_place_before_backward_is_refused(rng):
