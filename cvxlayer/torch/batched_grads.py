@@ -8,6 +8,7 @@ rule is applied there. It may go when PyTorch uses `torch.func.vmap` in these pl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def apply_rule(
         torch._remove_batch_dim(tensor, level, 1, 0) if mapped else tensor  # pyright: ignore
         for tensor, mapped in zip(tensors, is_mapped, strict=True)
     ]
-    size = next(t.shape[0] for t, mapped in zip(plain, is_mapped, strict=True) if mapped)
+    size = next(t.shape[0] for t in itertools.compress(plain, is_mapped) if t is not None)
     in_dims = (None, *(0 if mapped else None for mapped in is_mapped))
     outputs, out_dims = function.vmap(MapInfo(size), in_dims, engine, *plain)
     if not isinstance(outputs, tuple):

@@ -15,15 +15,15 @@ _FIRST_RIGHT = 11
 
 def fold(
     function: type[Function],
-    info: Any,
+    extent: Any,
     in_dims: Sequence[int | None],
     engine: Any,
     tensors: Sequence[torch.Tensor | None],
 ) -> tuple[Any, Any]:
     """Apply to a mapped dimension: as right-hand sides if nothing else is mapped, else as rows."""
     if any(dim is not None for dim in in_dims[1:_FIRST_RIGHT]):
-        return fold_rows(function, info, in_dims, engine, tensors)
-    size = info.batch_size
+        return fold_rows(function, extent, in_dims, engine, tensors)
+    size = extent.batch_size
     right: list[torch.Tensor | None] = []
     for tensor, dim in zip(tensors[_FIRST_RIGHT - 1 :], in_dims[_FIRST_RIGHT:], strict=True):
         if tensor is None:
@@ -43,13 +43,13 @@ def fold(
 
 def fold_rows(
     function: type[Function],
-    info: Any,
+    extent: Any,
     in_dims: Sequence[int | None],
     engine: Any,
     tensors: Sequence[torch.Tensor | None],
 ) -> tuple[Any, Any]:
     """Apply with the mapped dimension folded into the rows; what all rows share stays one row."""
-    size = info.batch_size
+    size = extent.batch_size
     fronted = [
         tensor if tensor is None or dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(tensors, in_dims[1:], strict=True)

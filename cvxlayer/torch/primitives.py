@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import Function
-from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
+from torch.autograd.forward_ad import (
+    _set_fwd_grad_enabled,  # pyright: ignore[reportPrivateUsage]
+    unpack_dual,
+)
 
 from cvxlayer.cone_calls import ConeCalls
 from cvxlayer.differentiate.cone_pattern import ConePattern
@@ -49,8 +52,8 @@ class TorchPrimitives:
 
     def solve(self, problem: ConeData) -> Solved:
         """Solve one instance for each row of the problem."""
-        *main, iterations, primal, dual, gap, solved_by = _Solve.apply(self, *problem)
-        return Solved(*main, Statistics(iterations, primal, dual, gap, solved_by))
+        found = _Solve.apply(self, *problem)
+        return Solved(*found[:5], statistics=Statistics(*found[5:]))
 
     def value(self, problem: ConeData, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return ½xᵀPx + qᵀx with the derivative of the envelope theorem."""
@@ -86,9 +89,10 @@ class _Solve(Function):
     def forward(engine: TorchPrimitives, *problem: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if is_batched(problem):
             return apply_rule(_Solve, engine, problem)
-        *main, statistics = engine.calls.solve(ConeData(*map(_to_numpy, problem)))
+        solved = engine.calls.solve(ConeData(*map(_to_numpy, problem)))
+        assert solved.statistics is not None
         # Solutions that are already known are the caller's own: not to be shared.
-        arrays = [np.array(part) for part in (*main, *statistics)]
+        arrays = [np.array(part) for part in (*solved[:5], *solved.statistics)]
         return tuple(_to_tensor(array, problem[0]) for array in arrays)
 
     @staticmethod
@@ -104,20 +108,20 @@ class _Solve(Function):
         if all(bar is None for bar in bars[:3]):
             return (None,) * 5
         needs = ctx.needs_input_grad[1:]
-        problem, solved = ConeData(*saved[:4]), Solved(*saved[4:])
+        problem, solved = ConeData(*saved[:4]), Solved(*saved[4:9])
         return (None, *ctx.engine.rules.solve_vjp(problem, solved, *bars[:3], needs))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: torch.Tensor | None) -> Tensors:
         with _outer_levels():
             saved = _primals(ctx)
-            problem, solved = ConeData(*saved[:4]), Solved(*saved[4:])
+            problem, solved = ConeData(*saved[:4]), Solved(*saved[4:9])
             change = ctx.engine.rules.solve_jvp(problem, solved, ConeData(*tangents[1:]))
         return (*change, *(None,) * 7)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: TorchPrimitives, *problem: Any) -> Any:
-        return fold_rows(_Solve, info, in_dims, engine, problem)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return fold_rows(_Solve, info, in_dims, args[0], args[1:])
 
 
 class _Value(Function):
@@ -149,8 +153,8 @@ class _Value(Function):
             return ctx.engine.rules.value_jvp(x, y, ConeData(*tangents[1:5]))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: TorchPrimitives, *tensors: Any) -> Any:
-        return fold_rows(_Value, info, in_dims, engine, tensors)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return fold_rows(_Value, info, in_dims, args[0], args[1:])
 
 
 class _Refine(Function):
@@ -160,8 +164,8 @@ class _Refine(Function):
     def forward(engine: TorchPrimitives, *tensors: Any) -> tuple[torch.Tensor, ...]:
         if is_batched(tensors):
             return apply_rule(_Refine, engine, tensors)
-        arrays = [_to_numpy(tensor) for tensor in tensors]
-        point = engine.calls.refine(ConeData(*arrays[:4]), Solved(*arrays[4:]))
+        arrays: list[Any] = [_to_numpy(tensor) for tensor in tensors]
+        point = engine.calls.refine(ConeData(*arrays[:4]), Solved(*arrays[4:9]))
         return tuple(_to_tensor(array, tensors[0]) for array in point)
 
     @staticmethod
@@ -193,8 +197,8 @@ class _Refine(Function):
         return dx, dy, dv, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: TorchPrimitives, *tensors: Any) -> Any:
-        return fold_rows(_Refine, info, in_dims, engine, tensors)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return fold_rows(_Refine, info, in_dims, args[0], args[1:])
 
 
 class _KktApply(Function):
@@ -241,8 +245,8 @@ class _KktApply(Function):
             return ctx.engine.rules.kkt_jvp(*at, d_problem, dv, d_right)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: TorchPrimitives, *tensors: Any) -> Any:
-        return fold(_KktApply, info, in_dims, engine, tensors)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return fold(_KktApply, info, in_dims, args[0], args[1:])
 
 
 class _Curvature(Function):
@@ -278,8 +282,8 @@ class _Curvature(Function):
             return ctx.engine.rules.curvature_jvp(problem, point, *saved[10:], *tangents[11:])
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: TorchPrimitives, *tensors: Any) -> Any:
-        return fold(_Curvature, info, in_dims, engine, tensors)
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return fold(_Curvature, info, in_dims, args[0], args[1:])
 
 
 class _NoDerivative(Function):
@@ -312,9 +316,9 @@ def _third_order() -> UnsupportedDerivativeError:
     )
 
 
-def _save(ctx: Any, *tensors: torch.Tensor | None) -> None:
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+def _save(context: Any, *tensors: torch.Tensor | None) -> None:
+    context.save_for_backward(*tensors)
+    context.save_for_forward(*tensors)
 
 
 def _outer_levels() -> Any:
@@ -326,11 +330,11 @@ def _outer_levels() -> Any:
     return _set_fwd_grad_enabled(True)
 
 
-def _primals(ctx: Any) -> list[torch.Tensor | None]:
+def _primals(context: Any) -> list[Any]:
     """Return what was saved, without the tangents of the level whose rule is at work."""
     return [
         unpack_dual(tensor).primal if tensor is not None and tensor.is_floating_point() else tensor
-        for tensor in ctx.saved_tensors
+        for tensor in context.saved_tensors
     ]
 
 
