@@ -70,6 +70,7 @@ def pull_back(
         solution.s,
         np.ascontiguousarray(solution.status, np.int8),
         np.ascontiguousarray(solution.is_active, np.int8),
+        *(solution.scaling or (None, None)),
         x_bar,
         y_bar,
         s_bar,

@@ -49,6 +49,8 @@ class ConeSolution:
         is_active: for linear rows, 1 where the constraint was classified active by the
             scale-free rule (docs/derivations), 0 where inactive; −1 unknown.
         solve_seconds: wall time of the whole batch.
+        scaling: the factors (d, e) of variables and rows, a row per instance or one for all,
+            and of the cost, that the native engine solved in; None from other backends.
         adjoints: for each row, what a backend keeps for a derivative of its own; None if it
             has none.
     """
@@ -64,6 +66,7 @@ class ConeSolution:
     solved_by: Int[np.ndarray, " batch"]
     is_active: Int[np.ndarray, "batch m"]
     solve_seconds: float
+    scaling: tuple[Float[np.ndarray, "rows n+m"], Float[np.ndarray, " batch"]] | None = None
     adjoints: tuple[Any, ...] | None = None
 
 

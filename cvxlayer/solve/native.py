@@ -69,6 +69,7 @@ def _allocate(batch: ConeProgramBatch) -> ConeSolution:
     size, structure = batch.size, batch.structure
     n, m = structure.num_variables, structure.num_rows
     reals = np.empty((3, size))
+    num_scales = 1 if len(batch.P) == len(batch.A) == 1 else size
     return ConeSolution(
         x=np.empty((size, n)),
         y=np.empty((size, m)),
@@ -81,6 +82,7 @@ def _allocate(batch: ConeProgramBatch) -> ConeSolution:
         solved_by=np.zeros(size, np.int8),
         is_active=np.empty((size, m), np.int8),
         solve_seconds=0.0,
+        scaling=(np.empty((num_scales, n + m)), np.empty(size)),
     )
 
 
@@ -119,6 +121,7 @@ def _run(
         solution.dual_residual,
         solution.gap,
         solution.is_active,
+        *solution.scaling,
     )
 
 

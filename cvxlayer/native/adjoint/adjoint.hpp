@@ -29,17 +29,26 @@ struct Adjoint final : private Linearization<L> {
   using Base::classify;
   using Base::data;
   using Base::find_newton_step;
+  using Base::kkt;
   using Base::linearize;
   using Base::load;
+  using Base::measure_point;
   using Base::multiply;
   using Base::num_linear;
+  using Base::probe;
+  using Base::r_m;
+  using Base::r_n;
   using Base::reduce_dependent_rows;
+  using Base::refine_answer;
   using Base::residual_norm;
   using Base::settle_rows;
+  using Base::solve_newton_step;
   using Base::solve_refined;
   using Base::structure;
   using Base::t_n;
   using Base::take_newton_step;
+  using Base::trial_v;
+  using Base::trial_x;
   using Base::u_m;
   using Base::u_n;
   using Base::unclassified;
@@ -47,11 +56,13 @@ struct Adjoint final : private Linearization<L> {
   using Base::x;
   using Base::y;
 
-  V *s_m, *rhs_n, *rhs_m;  // s̄, and the right-hand side
+  V *y_m, *s_m, *rhs_n, *rhs_m;  // ȳ, s̄, and the right-hand side
   V adjoint_residual;
+  bool moves_slack;  // s̄ was given
 
   void lay_out(const StructureView& view, Arena& arena) {
     Base::lay_out(view, arena);
+    y_m = arena.take<V>(view.m);
     s_m = arena.take<V>(view.m);
     rhs_n = arena.take<V>(view.n);
     rhs_m = arena.take<V>(view.m);
@@ -62,9 +73,7 @@ struct Adjoint final : private Linearization<L> {
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
            int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
-    for (int lane = 0; lane < W; ++lane) {
-      load_cotangents(io, first + (lane < count ? lane : 0), lane, O::get_mask(valid, lane));
-    }
+    load_cotangents(io, LaneRows<W>(first, count));
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
@@ -73,8 +82,49 @@ struct Adjoint final : private Linearization<L> {
     const bool probing =
         num_linear() > 0 &&
         (io.A_bar.start != nullptr || io.b_bar.start != nullptr || io.y_bar.start != nullptr);
-    find_newton_step(probing);
-    if (probing && reduce_dependent_rows(count)) {
+    measure_point();
+    if (O::any(valid & ~O::le(residual_norm, O::splat(kPolished)))) {
+      approach_solution(probing, count);
+      form_right_side();
+      adjoint_residual = solve_refined(rhs_n, rhs_m);
+    } else {
+      solve_at_solution(probing, count);
+    }
+    remove_null_part();
+    finish();
+    store(io, first, count);
+  }
+
+ private:
+  void load_cotangents(const AdjointData& io, const LaneRows<W>& lanes) {
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) rhs_n[j] = V{};
+    for (int i = 0; i < view.m; ++i) y_m[i] = s_m[i] = V{};
+    if (io.x_bar.start != nullptr) {
+      load_rows<L>(io.x_bar, lanes, view.n, [&](int j, V value) {
+        rhs_n[j] = O::select(valid, data.d[j] * value, V{});
+      });
+    }
+    if (io.y_bar.start != nullptr) {
+      load_rows<L>(io.y_bar, lanes, view.m, [&](int i, V value) {
+        y_m[i] = O::select(valid, data.e[i] * value / data.cost, V{});
+      });
+    }
+    moves_slack = io.s_bar.start != nullptr;
+    if (!moves_slack) return;
+    load_rows<L>(io.s_bar, lanes, view.m, [&](int i, V value) {
+      s_m[i] = O::select(valid, value / data.e[i], V{});
+    });
+    // The slack of an infinite bound does not move.
+    load_rows<L>(io.s, lanes, view.m, [&](int i, V value) {
+      s_m[i] = O::select(O::is_finite(value), s_m[i], V{});
+    });
+  }
+
+  /// Newton steps to where the residual does not fall any more, on independent rows.
+  void approach_solution(bool probing, int count) {
+    solve_newton_step(probing);
+    if (probing && reduce_dependent_rows(r_m, count)) {
       linearize();
       find_newton_step(false);
     }
@@ -86,101 +136,94 @@ struct Adjoint final : private Linearization<L> {
       find_newton_step(false);
       moved = O::any(take_newton_step(residual_norm));
     }
-    solve_adjoint();
-    store(io, first, count);
-  }
-
- private:
-  void load_cotangents(const AdjointData& io, long row, int lane, bool ok) {
-    const StructureView& view = *structure;
-    const double k = O::get(data.cost, lane);
-    for (int j = 0; j < view.n; ++j) {
-      const bool given = ok && io.x_bar.start != nullptr;
-      O::set(rhs_n[j], lane, given ? O::get(data.d[j], lane) * io.x_bar.at(row, j) : 0.0);
-    }
-    for (int i = 0; i < view.m; ++i) {
-      const double e = O::get(data.e[i], lane);
-      O::set(rhs_m[i], lane, ok && io.y_bar.start != nullptr ? e * io.y_bar.at(row, i) / k : 0.0);
-      const bool moves = ok && io.s_bar.start != nullptr && __builtin_isfinite(io.s.at(row, i));
-      O::set(s_m[i], lane, moves ? io.s_bar.at(row, i) / e : 0.0);
-    }
   }
 
   // --------------------------------------------------------------------------------- adjoint
-  void solve_adjoint() {
-    const StructureView& view = *structure;
-    data.multiply_At(s_m, t_n);
-    for (int j = 0; j < view.n; ++j) rhs_n[j] -= t_n[j];
-    apply_root(rhs_m, c_m);
-    for (int i = 0; i < view.m; ++i) rhs_m[i] = c_m[i];
-    adjoint_residual = solve_refined(rhs_n, rhs_m);
-    // What is left of an inconsistent system is its part along null vectors of K, answered by
-    // one of size 1/δ. Without that part the answer is the least-squares one.
+  /// (x̄ − Aᵀs̄, S ȳ)
+  void form_right_side() {
+    if (moves_slack) {
+      data.multiply_At(s_m, t_n);
+      for (int j = 0; j < structure->n; ++j) rhs_n[j] -= t_n[j];
+    }
+    apply_root(y_m, rhs_m);
+  }
+
+  /// No step is worth taking, so the probe and the cotangents are answered together.
+  void solve_at_solution(bool probing, int count) {
+    form_right_side();
+    const auto top = [this](int c, int j) { return c == 0 ? rhs_n[j] : V{}; };
+    const auto bottom = [this](int c, int i) {
+      return c == 0 ? rhs_m[i] : i < num_linear() ? probe(i) : V{};
+    };
+    if (probing) {
+      kkt.template solve<2>(top, bottom, {r_n, trial_x}, {r_m, trial_v});
+    } else {
+      kkt.template solve<1>(top, bottom, {r_n}, {r_m});
+    }
+    if (probing && reduce_dependent_rows(trial_v, count)) {
+      linearize();
+      find_newton_step(false);
+      take_newton_step(residual_norm);
+      apply_root(y_m, rhs_m);
+      adjoint_residual = solve_refined(rhs_n, rhs_m);
+    } else {
+      adjoint_residual = refine_answer(rhs_n, rhs_m);
+    }
+  }
+
+  /// What is left of an inconsistent system is its part along null vectors of K, answered by
+  /// one of size 1/δ. Without that part the answer is the least-squares one.
+  void remove_null_part() {
     const M inconsistent = valid & O::gt(adjoint_residual, O::splat(kInconsistentAdjoint));
     for (int pass = 0; pass < kNullPasses && O::any(inconsistent); ++pass) {
       multiply(u_n, u_m, c_n, c_m);
-      for (int j = 0; j < view.n; ++j) {
+      for (int j = 0; j < structure->n; ++j) {
         rhs_n[j] = O::select(inconsistent, c_n[j], rhs_n[j]);
       }
-      for (int i = 0; i < view.m; ++i) {
+      for (int i = 0; i < structure->m; ++i) {
         rhs_m[i] = O::select(inconsistent, c_m[i], rhs_m[i]);
       }
       solve_refined(rhs_n, rhs_m);
     }
+  }
+
+  /// (u_n, u_m) ← (−λ, ν) and (x, y), in user scaling; exactly zero in lanes without a solution.
+  void finish() {
+    const StructureView& view = *structure;
     apply_root(u_m, c_m);
-    // λ, ν, x, y in user scaling.
     for (int j = 0; j < view.n; ++j) {
-      u_n[j] *= data.cost * data.d[j];
-      x[j] *= data.d[j];
+      u_n[j] = O::select(valid, -(data.cost * data.d[j] * u_n[j]), V{});
+      x[j] = O::select(valid, data.d[j] * x[j], V{});
     }
     for (int i = 0; i < view.m; ++i) {
-      u_m[i] = data.e[i] * (s_m[i] + c_m[i]);
-      y[i] *= data.e[i] / data.cost;
+      u_m[i] = O::select(valid, data.e[i] * (s_m[i] + c_m[i]), V{});
+      y[i] = O::select(valid, data.e[i] / data.cost * y[i], V{});
     }
   }
 
   void store(const AdjointData& io, long first, int count) const {
     const StructureView& view = *structure;
     for (int lane = 0; lane < count; ++lane) {
-      const long row = first + lane;
-      const bool ok = O::get_mask(valid, lane);
-      auto of = [lane, ok](const V* array, int i) { return ok ? O::get(array[i], lane) : 0.0; };
-      io.residual[row] = ok ? O::get(adjoint_residual, lane) : 0.0;
-      if (io.q_bar.start != nullptr) {
-        for (int j = 0; j < view.n; ++j) io.q_bar.at(row, j) = -of(u_n, j);
-      }
-      if (io.b_bar.start != nullptr) {
-        for (int i = 0; i < view.m; ++i) io.b_bar.at(row, i) = of(u_m, i);
-      }
-      if (io.A_bar.start != nullptr) store_A(io, row, of);
-      if (io.P_bar.start != nullptr) store_P(io, row, of);
+      io.residual[first + lane] = O::get_mask(valid, lane) ? O::get(adjoint_residual, lane) : 0.0;
     }
-  }
-
-  template <class Of>
-  void store_A(const AdjointData& io, long row, const Of& of) const {
-    const StructureView& view = *structure;
-    for (int j = 0; j < view.n; ++j) {
-      const double lambda = of(u_n, j), primal = of(x, j);
-      for (int t = view.A_start[j]; t < view.A_start[j + 1]; ++t) {
-        const int i = view.A_row[t];
-        io.A_bar.at(row, t) = -(of(y, i) * lambda + of(u_m, i) * primal);
-      }
+    if (io.q_bar.start != nullptr) {
+      store_rows<L>(io.q_bar, first, count, view.n, [this](int j) { return u_n[j]; });
     }
-  }
-
-  template <class Of>
-  void store_P(const AdjointData& io, long row, const Of& of) const {
-    const StructureView& view = *structure;
-    for (int j = 0; j < view.n; ++j) {
-      const double lambda = of(u_n, j), primal = of(x, j);
-      for (int t = view.P_start[j]; t < view.P_start[j + 1]; ++t) {
-        const int i = view.P_row[t];
-        // An entry off the diagonal stands for P_ij and P_ji.
-        io.P_bar.at(row, t) =
-            i == j ? -lambda * primal : -(of(u_n, i) * primal + of(x, i) * lambda);
-      }
+    if (io.b_bar.start != nullptr) {
+      store_rows<L>(io.b_bar, first, count, view.m, [this](int i) { return u_m[i]; });
     }
+    if (io.A_bar.start != nullptr) {
+      store_rows<L>(io.A_bar, first, count, view.num_A, [&](int t) {
+        const int i = view.A_row[t], j = view.A_column[t];
+        return y[i] * u_n[j] - u_m[i] * x[j];
+      });
+    }
+    if (io.P_bar.start == nullptr) return;
+    store_rows<L>(io.P_bar, first, count, view.num_P, [&](int t) {
+      const int i = view.P_row[t], j = view.P_column[t];
+      // An entry off the diagonal stands for P_ij and P_ji.
+      return (i == j ? 0.5 : 1.0) * (u_n[i] * x[j] + x[i] * u_n[j]);
+    });
   }
 };
 

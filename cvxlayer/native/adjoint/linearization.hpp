@@ -79,36 +79,45 @@ struct Linearization {
   /// are shared by the batch and in every lane since the last group.
   void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
             int count, bool matrices_ready) {
-    valid = unclassified = O::none();
+    valid = O::none();
+    const LaneRows<W> lanes(first, count);
+    data.load_lanes(problem, scaling, lanes, matrices_ready);
     for (int lane = 0; lane < W; ++lane) {
-      const long row = first + (lane < count ? lane : 0);
-      data.load(problem, scaling, row, lane, matrices_ready);
-      const auto status = static_cast<Status>(io.status[row]);
+      const auto status = static_cast<Status>(io.status[lanes.row[lane]]);
       const bool ok = lane < count && (status == Status::kSolved || status == Status::kInaccurate ||
                                        status == Status::kProvisional);
       O::set_mask(valid, lane, ok);
-      load_point(io, row, lane, ok);
     }
+    load_points(io, lanes);
+    load_activity(io, lanes);
   }
 
-  void load_point(const AdjointData& io, long row, int lane, bool ok) {
+  void load_points(const AdjointData& io, const LaneRows<W>& lanes) {
     const StructureView& view = *structure;
-    const double k = O::get(data.cost, lane);
-    for (int j = 0; j < view.n; ++j) {
-      O::set(x[j], lane, ok ? io.x.at(row, j) / O::get(data.d[j], lane) : 0.0);
-    }
-    for (int i = 0; i < view.m; ++i) {
-      const double e = O::get(data.e[i], lane);
-      const double dual = ok ? k * io.y.at(row, i) / e : 0.0;
+    load_rows<L>(io.x, lanes, view.n,
+                 [&](int j, V value) { x[j] = O::select(valid, value / data.d[j], V{}); });
+    load_rows<L>(io.y, lanes, view.m, [&](int i, V value) {
+      y[i] = O::select(valid, data.cost * value / data.e[i], V{});
+    });
+    load_rows<L>(io.s, lanes, view.m, [&](int i, V value) {
       // The slack of an infinite bound is infinite; its row was erased when loaded.
-      const double slack = ok && __builtin_isfinite(io.s.at(row, i)) ? e * io.s.at(row, i) : 1.0;
-      O::set(v[i], lane, dual - slack);
-      O::set(y[i], lane, dual);
-      O::set(slack_of_row[i], lane, slack);
-      if (i >= num_linear()) continue;
-      const int known = ok ? io.is_active.at(row, i) : 0;
-      O::set(root[i], lane, i < view.num_zero || known > 0 ? 1.0 : 0.0);
-      if (known < 0) O::set_mask(unclassified, lane, true);
+      const M counts = valid & O::is_finite(value);
+      slack_of_row[i] = O::select(counts, data.e[i] * value, O::splat(1.0));
+      v[i] = y[i] - slack_of_row[i];
+    });
+  }
+
+  void load_activity(const AdjointData& io, const LaneRows<W>& lanes) {
+    unclassified = O::none();
+    for (int i = 0; i < num_linear(); ++i) {
+      V known{};
+      for (int lane = 0; lane < W; ++lane) {
+        O::set(known, lane, static_cast<double>(io.is_active.at(lanes.row[lane], i)));
+      }
+      known = O::select(valid, known, V{});
+      unclassified = unclassified | O::lt(known, V{});
+      const M active = i < structure->num_zero ? ~O::none() : O::gt(known, V{});
+      root[i] = O::select(active, O::splat(1.0), V{});
     }
   }
 
@@ -242,19 +251,22 @@ struct Linearization {
   /// Solve K (u_n, u_m) = (b_n, b_m), refined against K itself; returns the relative residual.
   V solve_refined(const V* b_n, const V* b_m) {
     const StructureView& view = *structure;
-    for (int j = 0; j < view.n; ++j) {
-      u_n[j] = V{};
-      r_n[j] = b_n[j];
-    }
-    for (int i = 0; i < view.m; ++i) {
-      u_m[i] = V{};
-      r_m[i] = b_m[i];
-    }
-    const V size = O::max(norm(r_n, r_m), O::splat(1e-300));
+    for (int j = 0; j < view.n; ++j) r_n[j] = b_n[j];
+    for (int i = 0; i < view.m; ++i) r_m[i] = b_m[i];
+    kkt.solve_in_place(r_n, r_m);
+    return refine_answer(b_n, b_m);
+  }
+
+  /// The same from the first answer to it, which is in (r_n, r_m).
+  V refine_answer(const V* b_n, const V* b_m) {
+    const StructureView& view = *structure;
+    for (int j = 0; j < view.n; ++j) u_n[j] = V{};
+    for (int i = 0; i < view.m; ++i) u_m[i] = V{};
+    const V size = O::max(norm(b_n, b_m), O::splat(1e-300));
     V residual = O::splat(1.0);
     M running = valid;
     for (int pass = 0; pass < kMaxRefinements && O::any(running); ++pass) {
-      kkt.solve_in_place(r_n, r_m);
+      if (pass > 0) kkt.solve_in_place(r_n, r_m);
       for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, r_n[j], V{});
       for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, r_m[i], V{});
       multiply(u_n, u_m, c_n, c_m);
@@ -276,10 +288,10 @@ struct Linearization {
   }
 
   // ------------------------------------------------------------------------- degenerate rows
-  /// The size of the probe's answer in r_m tells which lanes to look at; see `probe`.
-  bool reduce_dependent_rows(int count) {
+  /// The size of the probe's answer on the rows tells which lanes to look at; see `probe`.
+  bool reduce_dependent_rows(const V* answer, int count) {
     V largest{};
-    for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(r_m[i] * root[i]));
+    for (int i = 0; i < num_linear(); ++i) largest = O::max(largest, O::abs(answer[i] * root[i]));
     const M suspicious = valid & ~O::lt(largest, O::splat(kDependent));
     if (!O::any(suspicious)) return false;
     bool changed = false;
@@ -349,9 +361,16 @@ struct Linearization {
   }
 
   /// (u_n, u_m) solves K u = −(r₁, S r₂) at (x, v), whose residual (r₁, r₂) stays in
-  /// (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, also (r_n, r_m).
+  /// (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, (r_n, r_m) is the
+  /// answer to the probe.
   void find_newton_step(bool probing) {
-    residual_norm = residual_map(x, v, y, trial_x, trial_v);
+    measure_point();
+    solve_newton_step(probing);
+  }
+
+  void measure_point() { residual_norm = residual_map(x, v, y, trial_x, trial_v); }
+
+  void solve_newton_step(bool probing) {
     apply_root(trial_v, c_m);
     const auto top = [this](int c, int j) { return c == 0 ? -trial_x[j] : V{}; };
     const auto bottom = [this](int c, int i) {

@@ -77,9 +77,9 @@ struct WarmStart final : private Linearization<L> {
             long first, int count, bool matrices_ready) {
     running = has_arrived = O::none();
     reached = smallest = O::splat(__builtin_inf());
+    data.load_lanes(problem, scaling, LaneRows<W>(first, count), matrices_ready);
     for (int lane = 0; lane < W; ++lane) {
       const long row = first + (lane < count ? lane : 0);
-      data.load(problem, scaling, row, lane, matrices_ready);
       O::set_mask(running, lane, lane < count && start.is_usable[row] != 0);
       idle[lane] = 0;
       load_point(problem, start, row, lane);

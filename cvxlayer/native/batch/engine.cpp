@@ -108,36 +108,29 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
 
 void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
                          const Scaling& scaling, long begin, long end) {
-  const bool own_matrices = scaling.row_stride != 0;
+  const bool own_matrices = !scaling.is_shared();
   for (long first = begin; first < end; first += kernels.width) {
     kernels.equilibrate(structure_.view(), workspace, problem, scaling, first,
                         std::min<long>(kernels.width, end - first), own_matrices);
   }
 }
 
-ScalingStorage Engine::prepare_scaling(const Kernels& kernels, const ProblemData& problem,
-                                       long batch) {
-  const long length = structure_.n() + structure_.m();
-  const bool shared = problem.P.is_shared() && problem.A.is_shared();
-  ScalingStorage storage;
-  storage.cost.resize(static_cast<size_t>(batch));
-  storage.scale.resize(static_cast<size_t>(shared ? length : length * batch));
-  storage.view = {storage.scale.data(), shared ? 0 : length, storage.cost.data()};
-  if (shared) {
-    const Workspace workspace = acquire(kernels.workspace_bytes(structure_.view()));
-    kernels.equilibrate(structure_.view(), workspace.memory, problem, storage.view, 0, 1, true);
-    release(workspace);
-  }
-  return storage;
+void Engine::equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
+                                const Scaling& scaling) {
+  if (!scaling.is_shared()) return;
+  const Workspace workspace = acquire(kernels.workspace_bytes(structure_.view()));
+  kernels.equilibrate(structure_.view(), workspace.memory, problem, scaling, 0, 1, true);
+  release(workspace);
 }
 
 void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
                    const SolveSettings& settings, const StartingPoints& start, int threads,
-                   int width, const SolveResults& results) {
+                   int width, Scaling scaling, const SolveResults& results) {
   if (count == 0) return;
   const Kernels& kernels = choose(count, width);
-  const ScalingStorage storage = prepare_scaling(kernels, problem, batch);
-  const Scaling& scaling = storage.view;
+  double shared_mean = 0.0;
+  scaling.shared_mean = &shared_mean;
+  equilibrate_shared(kernels, problem, scaling);
   const StructureView& view = structure_.view();
   threads = worthwhile_threads(count, threads, 1.0);
   parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
@@ -185,15 +178,24 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
 }
 
 void Engine::pull_back(const ProblemData& problem, long batch, int threads, int width,
-                       const AdjointData& io) {
+                       Scaling scaling, const AdjointData& io) {
   if (batch == 0) return;
   const Kernels& kernels = choose(batch, width);
-  const ScalingStorage storage = prepare_scaling(kernels, problem, batch);
-  const Scaling& scaling = storage.view;
   const StructureView& view = structure_.view();
+  const bool is_known = scaling.cost != nullptr;
+  std::vector<double> scale, cost;
+  double shared_mean = 0.0;
+  if (!is_known) {
+    const long length = static_cast<long>(view.n) + view.m;
+    const bool shared = problem.P.is_shared() && problem.A.is_shared();
+    scale.resize(static_cast<size_t>(shared ? length : length * batch));
+    cost.resize(static_cast<size_t>(batch));
+    scaling = {scale.data(), shared ? 0 : length, cost.data(), &shared_mean};
+    equilibrate_shared(kernels, problem, scaling);
+  }
   threads = worthwhile_threads(batch, threads, kPullBackShare);
   parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
-    equilibrate(kernels, workspace, problem, scaling, begin, end);
+    if (!is_known) equilibrate(kernels, workspace, problem, scaling, begin, end);
     kernels.pull_back(view, workspace, problem, scaling, io, begin, end);
   });
 }

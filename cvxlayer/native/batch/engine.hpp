@@ -11,12 +11,6 @@
 
 namespace cvxlayer {
 
-/// Owns the scale factors of a batch; (d, e) are there once if P and A are shared.
-struct ScalingStorage {
-  std::vector<double> scale, cost;
-  Scaling view;
-};
-
 /// Immutable but for a pool of workspaces; every method may be called from several threads.
 class Engine {
  public:
@@ -27,13 +21,15 @@ class Engine {
   ~Engine();
 
   /// Solve `count` instances; with `index`, those rows only (`count` of them). `threads` ≥ 1.
-  /// `width` 0 chooses the number of lanes; `start` is for whole batches.
+  /// `width` 0 chooses the number of lanes; `start` is for whole batches. Writes the scale factors
+  /// to `scaling`: (d, e) once if P and A are shared, else one row per instance.
   void solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
              const SolveSettings& settings, const StartingPoints& start, int threads, int width,
-             const SolveResults& results);
+             Scaling scaling, const SolveResults& results);
 
-  /// Pull cotangents back to the data for `batch` instances.
-  void pull_back(const ProblemData& problem, long batch, int threads, int width,
+  /// Pull cotangents back to the data for `batch` instances. `scaling` is that of the solve; with
+  /// a null `cost` it is found anew.
+  void pull_back(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
                  const AdjointData& io);
 
   /// Second derivatives of the projection for `batch` instances.
@@ -50,7 +46,9 @@ class Engine {
   const Kernels& choose(long count, int width) const;
   Workspace acquire(size_t bytes);
   void release(Workspace workspace);
-  ScalingStorage prepare_scaling(const Kernels& kernels, const ProblemData& problem, long batch);
+  /// Find (d, e), and what the costs have in common, if P and A are shared.
+  void equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
+                          const Scaling& scaling);
   void equilibrate(const Kernels& kernels, char* workspace, const ProblemData& problem,
                    const Scaling& scaling, long begin, long end);
   /// At most `threads`, and no more than the work pays for; `share` is of a solve.

@@ -73,12 +73,25 @@ ProblemData problem_of(const Engine& engine, long batch, const Matrix& P, const 
           rows_of<const double>(b, "b", batch, view.m)};
 }
 
+/// Where the scale factors of a batch are: one row (d, e) if P and A are shared.
+Scaling scaling_of(const Engine& engine, const ProblemData& problem, long batch,
+                   const MutableTable& scale, const Reals& cost) {
+  const StructureView& view = engine.structure().view();
+  const Rows<double> rows = rows_of<double>(scale, "scale", batch, view.n + view.m);
+  check_length(cost, "cost", batch);
+  if (rows.is_shared() && !(problem.P.is_shared() && problem.A.is_shared())) {
+    refuse("scale", static_cast<size_t>(batch), static_cast<size_t>(view.n + view.m));
+  }
+  return {rows.start, rows.row_stride, cost.data(), nullptr};
+}
+
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
            std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
            int max_iterations, bool careful, bool polish, std::optional<Matrix> start_x,
            std::optional<Matrix> start_y, std::optional<Codes> is_usable, int threads, int width,
            MutableMatrix x, MutableMatrix y, MutableMatrix s, Codes status, Counts iterations,
-           Reals primal_residual, Reals dual_residual, Reals gap, CodeMatrix is_active) {
+           Reals primal_residual, Reals dual_residual, Reals gap, CodeMatrix is_active,
+           MutableTable scale, Reals cost) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -115,12 +128,15 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
   for (long k = 0; selected != nullptr && k < count; ++k) {
     if (selected[k] < 0 || selected[k] >= batch) throw nb::value_error("native engine: bad index");
   }
+  const Scaling scaling = scaling_of(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
-  engine.solve(problem, batch, selected, count, settings, start, threads, width, results);
+  engine.solve(problem, batch, selected, count, settings, start, threads, width, scaling, results);
 }
 
 void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x,
-               Matrix y, Matrix s, Codes status, CodeMatrix is_active, std::optional<Matrix> x_bar,
+               Matrix y, Matrix s, Codes status, CodeMatrix is_active,
+               std::optional<MutableTable> scale, std::optional<Reals> cost,
+               std::optional<Matrix> x_bar,
                std::optional<Matrix> y_bar, std::optional<Matrix> s_bar,
                std::optional<MutableMatrix> P_bar, std::optional<MutableMatrix> q_bar,
                std::optional<MutableMatrix> A_bar, std::optional<MutableMatrix> b_bar,
@@ -143,8 +159,11 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                        optional_rows<double>(A_bar, "A_bar", batch, view.num_A),
                        optional_rows<double>(b_bar, "b_bar", batch, view.m),
                        residual.data()};
+  const bool is_scaled = scale.has_value() && cost.has_value();
+  const Scaling scaling =
+      is_scaled ? scaling_of(engine, problem, batch, *scale, *cost) : Scaling{};
   const nb::gil_scoped_release release;
-  engine.pull_back(problem, batch, threads, width, io);
+  engine.pull_back(problem, batch, threads, width, scaling, io);
 }
 
 /// The rows of a (batch, sides, columns) array, one side after the other.
@@ -313,11 +332,11 @@ NB_MODULE(_native, module) {
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
            "careful"_a, "polish"_a, "start_x"_a.none(), "start_y"_a.none(), "is_usable"_a.none(),
            "threads"_a, "width"_a, "x"_a, "y"_a, "s"_a, "status"_a, "iterations"_a,
-           "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a,
+           "primal_residual"_a, "dual_residual"_a, "gap"_a, "is_active"_a, "scale"_a, "cost"_a,
            "Solve a batch, or its rows `index`, into the given arrays.")
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
-           "y"_a, "s"_a, "status"_a, "is_active"_a, "x_bar"_a.none(), "y_bar"_a.none(),
-           "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(), "b_bar"_a.none(),
+           "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(),
+           "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(), "b_bar"_a.none(),
            "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
       .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,

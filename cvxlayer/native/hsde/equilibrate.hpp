@@ -7,7 +7,7 @@
 #include "../kkt/structure.hpp"
 #include "../linalg/arena.hpp"
 #include "../linalg/lanes.hpp"
-#include "instances.hpp"
+#include "lane_rows.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -36,30 +36,28 @@ struct Equilibration {
     row_norm = arena.take<V>(view.m);
   }
 
-  /// Scale instances first, …, first + count − 1 (count ≤ W). With `matrices_shared` only
-  /// the first group of a batch computes (d, e); later ones reuse row 0.
+  /// Scale instances first, …, first + count − 1 (count ≤ W). If P and A are shared by the
+  /// batch, `compute_matrices` is for its first call only, which finds (d, e) for all.
   void run(const ProblemData& data, const Scaling& scaling, long first, int count,
            bool compute_matrices) {
-    load(data, first, count);
+    const LaneRows<L::width> lanes(first, count);
+    load_rows<L>(data.q, lanes, structure->n, [&](int j, V value) { q[j] = value; });
+    V mean;
     if (compute_matrices) {
+      load_rows<L>(data.P, lanes, structure->num_P, [&](int t, V value) { P[t] = value; });
+      load_rows<L>(data.A, lanes, structure->num_A, [&](int t, V value) { A[t] = value; });
       compute_scales();
-      for (int lane = 0; lane < count; ++lane) store_scales(scaling, first + lane, lane);
+      mean = mean_norm();
+      store_scales(scaling, first, count);
+      if (scaling.is_shared()) *scaling.shared_mean = O::get(mean, 0);
     } else {
-      load_scales(scaling);
+      for (int j = 0; j < structure->n; ++j) d[j] = O::splat(scaling.scale[j]);
+      mean = O::splat(*scaling.shared_mean);
     }
-    compute_cost(scaling, first, count);
+    store_cost(mean, scaling, first, count);
   }
 
  private:
-  void load(const ProblemData& data, long first, int count) {
-    for (int lane = 0; lane < L::width; ++lane) {
-      const long row = first + (lane < count ? lane : 0);
-      for (int k = 0; k < structure->num_P; ++k) O::set(P[k], lane, data.P.at(row, k));
-      for (int k = 0; k < structure->num_A; ++k) O::set(A[k], lane, data.A.at(row, k));
-      for (int j = 0; j < structure->n; ++j) O::set(q[j], lane, data.q.at(row, j));
-    }
-  }
-
   void compute_scales() {
     const StructureView& s = *structure;
     for (int j = 0; j < s.n; ++j) d[j] = O::splat(1.0);
@@ -103,13 +101,11 @@ struct Equilibration {
     }
   }
 
-  /// k = 1 / max(mean column norm of d P d, ‖d ∘ q‖∞).
-  void compute_cost(const Scaling& scaling, long first, int count) {
+  /// The mean norm of the columns of d P d.
+  V mean_norm() {
     const StructureView& s = *structure;
     for (int j = 0; j < s.n; ++j) column_norm[j] = V{};
-    V largest_q{};
     for (int j = 0; j < s.n; ++j) {
-      largest_q = O::max(largest_q, O::abs(q[j] * d[j]));
       for (int k = s.P_start[j]; k < s.P_start[j + 1]; ++k) {
         const int i = s.P_row[k];
         const V value = O::abs(P[k] * d[i] * d[j]);
@@ -119,22 +115,24 @@ struct Equilibration {
     }
     V mean{};
     for (int j = 0; j < s.n; ++j) mean += column_norm[j];
-    if (s.n > 0) mean = mean * (1.0 / s.n);
-    const V norm = O::max(mean, largest_q);
+    return s.n > 0 ? mean * (1.0 / s.n) : mean;
+  }
+
+  /// k = 1 / max(mean, ‖d ∘ q‖∞).
+  void store_cost(V mean, const Scaling& scaling, long first, int count) const {
+    V norm = mean;
+    for (int j = 0; j < structure->n; ++j) norm = O::max(norm, O::abs(q[j] * d[j]));
     V cost = O::select(O::gt(norm, V{}), 1.0 / norm, O::splat(1.0));
     cost = O::min(O::max(cost, O::splat(kMinCost)), O::splat(kMaxCost));
     for (int lane = 0; lane < count; ++lane) scaling.cost[first + lane] = O::get(cost, lane);
   }
 
-  void store_scales(const Scaling& scaling, long row, int lane) const {
-    double* out = scaling.scale + row * scaling.row_stride;
-    for (int j = 0; j < structure->n; ++j) out[j] = O::get(d[j], lane);
-    for (int i = 0; i < structure->m; ++i) out[structure->n + i] = O::get(e[i], lane);
-  }
-
-  void load_scales(const Scaling& scaling) {
-    for (int j = 0; j < structure->n; ++j) d[j] = O::splat(scaling.scale[j]);
-    for (int i = 0; i < structure->m; ++i) e[i] = O::splat(scaling.scale[structure->n + i]);
+  void store_scales(const Scaling& scaling, long first, int count) const {
+    const StructureView& s = *structure;
+    // Shared ones lie there once, for the only instance of their call.
+    const Rows<double> rows{scaling.scale, scaling.row_stride, 1};
+    store_rows<L>(rows, first, count, s.n + s.m,
+                  [&](int k) { return k < s.n ? d[k] : e[k - s.n]; });
   }
 };
 

@@ -63,11 +63,16 @@ struct StartingPoints {
 };
 
 /// Scale factors of one instance: x = d ∘ x̃, s = s̃ / e, y = e ∘ ỹ / k.
-/// `scale` holds one row (d, e) per instance, or one for all; `cost` one k per instance.
+/// `scale` holds one row (d, e) per instance, or one for all; `cost` one k per instance. With one
+/// for all, `shared_mean` is the mean norm of the columns of d P d, which every k depends on.
 struct Scaling {
   double* scale;
   std::ptrdiff_t row_stride;
   double* cost;
+  double* shared_mean;
+
+  bool is_shared() const { return row_stride == 0; }
+  Rows<const double> rows() const { return {scale, row_stride, 1}; }
 };
 
 }  // namespace cvxlayer

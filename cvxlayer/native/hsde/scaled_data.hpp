@@ -6,13 +6,14 @@
 #include "../kkt/structure.hpp"
 #include "../linalg/arena.hpp"
 #include "../linalg/lanes.hpp"
-#include "instances.hpp"
+#include "lane_rows.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
 template <class L>
 struct ScaledData {
   using V = typename L::V;
+  using M = typename L::M;
   using O = Ops<L>;
 
   const StructureView* structure;
@@ -68,6 +69,51 @@ struct ScaledData {
       const double bound = data.b.at(row, i);
       O::set(b[i], lane, scale_e[i] * bound);
       if (__builtin_isinf(bound) && i >= s.num_zero && i < s.num_linear) erase_row(i, lane, bound);
+    }
+  }
+
+  /// `load` for all lanes at once.
+  void load_lanes(const ProblemData& data, const Scaling& scaling, const LaneRows<L::width>& lanes,
+                  bool matrices_ready) {
+    // The same function for a single instance, for the same order of products.
+    if constexpr (L::width == 1) return load(data, scaling, lanes.row[0], 0, matrices_ready);
+    const StructureView& s = *structure;
+    for (int lane = 0; lane < L::width; ++lane) {
+      O::set(cost, lane, scaling.cost[lanes.row[lane]]);
+      matrices_ready = matrices_ready && !has_erased_rows[lane];
+      has_erased_rows[lane] = false;
+    }
+    if (!matrices_ready) {
+      load_rows<L>(scaling.rows(), lanes, s.n + s.m, [&](int k, V value) {
+        (k < s.n ? d[k] : e[k - s.n]) = value;
+      });
+      for (int i = 0; i < s.m; ++i) inverse_e[i] = 1.0 / e[i];
+      load_rows<L>(data.A, lanes, s.num_A, [&](int t, V value) {
+        A[t] = e[s.A_row[t]] * d[s.A_column[t]] * value;
+      });
+    }
+    load_rows<L>(data.q, lanes, s.n, [&](int j, V value) {
+      const V kd = cost * d[j];
+      inverse_kd[j] = 1.0 / kd;
+      q[j] = kd * value;
+    });
+    load_rows<L>(data.P, lanes, s.num_P, [&](int t, V value) {
+      P[t] = cost * d[s.P_column[t]] * d[s.P_row[t]] * value;
+    });
+    M finite = ~O::none();
+    load_rows<L>(data.b, lanes, s.m, [&](int i, V value) {
+      b[i] = e[i] * value;
+      finite = finite & O::is_finite(value);
+    });
+    if (O::any(~finite)) erase_infinite_rows(data, lanes);
+  }
+
+  void erase_infinite_rows(const ProblemData& data, const LaneRows<L::width>& lanes) {
+    for (int i = structure->num_zero; i < structure->num_linear; ++i) {
+      for (int lane = 0; lane < L::width; ++lane) {
+        const double bound = data.b.at(lanes.row[lane], i);
+        if (__builtin_isinf(bound)) erase_row(i, lane, bound);
+      }
     }
   }
 

@@ -113,19 +113,19 @@ struct HsdeSolver {
   // ------------------------------------------------------------------ lanes come and go
   void start(const ProblemData& problem, const Scaling& scales, Queue& queue) {
     is_active = is_starting = O::none();
-    const long first = queue.next;
+    LaneRows<W> lanes;
     for (int lane = 0; lane < W; ++lane) {
       // A spare lane repeats the first instance, so that its arithmetic stays tame.
       const bool spare = queue.empty();
-      Queue again{queue.index, first, first + 1};
-      load_lane(problem, scales, spare ? again.pop() : queue.pop(), lane, false);
+      lanes.row[lane] = spare ? lanes.row[0] : queue.pop();
       O::set_mask(is_active, lane, !spare);
     }
+    data.load_lanes(problem, scales, lanes, false);
+    for (int lane = 0; lane < W; ++lane) begin_lane(lanes.row[lane], lane);
   }
 
-  void load_lane(const ProblemData& problem, const Scaling& scales, long row, int lane,
-                 bool matrices_ready) {
-    data.load(problem, scales, row, lane, matrices_ready);
+  /// The instance that was loaded into a lane takes its first step next.
+  void begin_lane(long row, int lane) {
     instance[lane] = row;
     // The iteration that finds a starting point does not count.
     iterations[lane] = starts_at_unit() ? 1 : 0;
@@ -201,7 +201,9 @@ struct HsdeSolver {
       if (queue.empty()) {
         O::set_mask(is_active, lane, false);
       } else {
-        load_lane(problem, scales, queue.pop(), lane, !reload_matrices);
+        const long row = queue.pop();
+        data.load(problem, scales, row, lane, !reload_matrices);
+        begin_lane(row, lane);
         refilled = true;
       }
     }

@@ -4,7 +4,7 @@
 // panel, which is copied for that: chunks of kWide rows, each column by column.
 #pragma once
 
-#include "../linalg/lanes.hpp"
+#include "../linalg/transpose.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -14,31 +14,6 @@ typedef double Wide __attribute__((vector_size(CVXLAYER_VECTOR_BYTES)));
 typedef double WideUnaligned
     __attribute__((vector_size(CVXLAYER_VECTOR_BYTES), aligned(8), may_alias));
 typedef double StripEntries __attribute__((vector_size(8 * kStrip), aligned(8), may_alias));
-typedef std::int64_t WideIndex __attribute__((vector_size(CVXLAYER_VECTOR_BYTES)));
-
-/// Swap the off-diagonal squares of side `step` inside each square of side 2 · step.
-template <int step>
-CVXLAYER_INLINE void transpose_step(Wide (&row)[kWide]) {
-  WideIndex low, high;
-  for (int k = 0; k < kWide; ++k) {
-    const bool right = (k & step) != 0;
-    low[k] = right ? kWide + k - step : k;
-    high[k] = right ? kWide + k : k + step;
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kWide; ++i) {
-    if ((i & step) != 0) continue;
-    const Wide above = row[i], below = row[i + step];
-    row[i] = __builtin_shuffle(above, below, low);
-    row[i + step] = __builtin_shuffle(above, below, high);
-  }
-}
-
-CVXLAYER_INLINE void transpose(Wide (&row)[kWide]) {
-  if constexpr (kWide >= 8) transpose_step<4>(row);
-  if constexpr (kWide >= 4) transpose_step<2>(row);
-  transpose_step<1>(row);
-}
 
 struct PackedPanel {
   double* start;
@@ -71,7 +46,7 @@ struct PackedPanel {
                   ? *reinterpret_cast<const WideUnaligned*>(rows + static_cast<long>(r) * width + k)
                   : column(i, k + r);
         }
-        transpose(square);
+        transpose<Lanes<kWide>>(square);
 #pragma GCC unroll 8
         for (int r = 0; r < kWide; ++r) {
           if constexpr (packs) {

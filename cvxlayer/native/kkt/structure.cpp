@@ -28,6 +28,15 @@ std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
   return runs;
 }
 
+/// The column of each entry of a matrix in CSC form.
+std::vector<int> find_columns(const std::vector<int>& start) {
+  std::vector<int> column;
+  for (int j = 0; j + 1 < static_cast<int>(start.size()); ++j) {
+    column.insert(column.end(), static_cast<size_t>(start[j + 1] - start[j]), j);
+  }
+  return column;
+}
+
 }  // namespace
 
 Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
@@ -40,7 +49,9 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
       P_start_(std::move(P_start)),
       P_row_(std::move(P_row)),
       A_start_(std::move(A_start)),
-      A_row_(std::move(A_row)) {
+      A_row_(std::move(A_row)),
+      P_column_(find_columns(P_start_)),
+      A_column_(find_columns(A_start_)) {
   m_ = num_linear_;
   for (CurvedCone& cone : cones_) {
     cone.start = m_;
@@ -289,6 +300,8 @@ void Structure::build_view() {
   view_.P_row = P_row_.data();
   view_.A_start = A_start_.data();
   view_.A_row = A_row_.data();
+  view_.P_column = P_column_.data();
+  view_.A_column = A_column_.data();
   view_.row_start = row_start_.data();
   view_.row_column = row_column_.data();
   view_.row_entry = row_entry_.data();

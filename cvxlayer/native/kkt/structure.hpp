@@ -43,6 +43,7 @@ struct StructureView {
   bool has_condensed;
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC
+  const int *P_column, *A_column;                 // of each entry
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
   int num_P, num_A;
   bool is_P_full, is_A_full;  // no entry is missing, so none has to be looked up
@@ -101,7 +102,7 @@ class Structure {
 
   int n_, m_, num_zero_, num_linear_;
   std::vector<CurvedCone> cones_;
-  std::vector<int> P_start_, P_row_, A_start_, A_row_;
+  std::vector<int> P_start_, P_row_, A_start_, A_row_, P_column_, A_column_;
   std::vector<int> row_start_, row_column_, row_entry_;
   std::vector<int> kkt_index_;  // row → index in the KKT matrix, −1 for singletons
   int kkt_size_ = 0;

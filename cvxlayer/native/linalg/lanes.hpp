@@ -22,6 +22,7 @@ template <int W>
 struct Lanes {
   typedef double V __attribute__((vector_size(8 * W)));
   typedef std::int64_t M __attribute__((vector_size(8 * W)));  // 0 or all ones per lane
+  typedef double Unaligned __attribute__((vector_size(8 * W), aligned(8), may_alias));
   static constexpr int width = W;
 };
 
