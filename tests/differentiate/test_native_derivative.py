@@ -168,3 +168,81 @@ def test_dependent_rows_leave_the_gradient_of_the_objective_alone(
         expected = getattr(whole, name)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(getattr(part, name), expected, rtol=0, atol=AGREEMENT * scale)
+
+
+@pytest.mark.parametrize("case", SOLVABLE, ids=str)
+@pytest.mark.parametrize("width", _native.widths())
+def test_the_scaling_of_the_solve_serves_the_derivative(
+    case: ConeProgramCase, width: int, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    solution = solved(batch)
+    assert solution.scaling is not None
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    anew = dataclasses.replace(solution, scaling=None)
+    assert_close(
+        pull_back(engine, batch, solution, *bars, width=width),
+        pull_back(engine, batch, anew, *bars, width=width),
+    )
+
+
+@pytest.mark.parametrize("shared", ["PA", "P", "A", "bq"])
+def test_matrices_that_all_instances_share_are_scaled_once(
+    shared: str, rng: np.random.Generator
+) -> None:
+    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=13)
+    firsts = {name: getattr(batch, name)[:1] for name in shared}
+    batch = dataclasses.replace(batch, **firsts)
+    solution = solved(batch)
+    assert solution.scaling is not None
+    assert len(solution.scaling[0]) == (1 if shared == "PA" else 13)
+    bars = cotangents(solution, rng)
+    repeated = {name: np.repeat(block, 13, axis=0) for name, block in firsts.items()}
+    apart = dataclasses.replace(batch, **repeated)
+    engine = prepare_engine(batch.structure)
+    ours = pull_back(engine, batch, solution, *bars)
+    assert_close(ours, pull_back(engine, apart, solved(apart), *bars))
+
+
+def test_a_scaling_of_one_row_is_refused_for_many_matrices(rng: np.random.Generator) -> None:
+    batch = random_batch(rng, n=6, cones=ConeProduct(1, 6, (4,)), batch=3)
+    solution = solved(batch)
+    assert solution.scaling is not None
+    scale, cost = solution.scaling
+    wrong = dataclasses.replace(solution, scaling=(scale[:1], cost))
+    bars = cotangents(solution, rng)
+    with pytest.raises(ValueError, match="`scale` must have shape"):
+        pull_back(prepare_engine(batch.structure), batch, wrong, *bars)
+
+
+@pytest.mark.parametrize("case", REGULAR, ids=str)
+def test_a_solution_at_the_tolerance_is_brought_to_rounding_first(
+    case: ConeProgramCase, rng: np.random.Generator
+) -> None:
+    batch = case.build(rng)
+    backend = NativeBackend()
+    rough = Settings(threads=1, extra={"polish": False})
+    bars = cotangents(solved(batch), rng)
+    engine = prepare_engine(batch.structure)
+    assert_close(
+        pull_back(engine, batch, backend.solve(engine, batch, rough), *bars),
+        pull_back(engine, batch, solved(batch), *bars),
+    )
+
+
+@pytest.mark.parametrize("width", _native.widths())
+def test_rows_may_lie_in_memory_as_they_like(width: int, rng: np.random.Generator) -> None:
+    """Lanes are filled from squares of neighboring numbers, or else one by one."""
+    batch = random_batch(rng, n=11, cones=ConeProduct(2, 13, (4,)), batch=11)
+    solution = solved(batch)
+    bars = cotangents(solution, rng)
+    engine = prepare_engine(batch.structure)
+    scattered = dataclasses.replace(
+        batch, **{name: np.asfortranarray(getattr(batch, name)) for name in BLOCKS}
+    )
+    turned = tuple(np.asfortranarray(bar) for bar in bars)
+    ours = pull_back(engine, scattered, solution, *turned, width=width)
+    reference = pull_back(engine, batch, solution, *bars, width=width)
+    for name in BLOCKS:
+        np.testing.assert_array_equal(getattr(ours, name), getattr(reference, name))

@@ -18,11 +18,13 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr double kAdjointRegularization = 1e-8;
 constexpr double kRefinedResidual = 1e-13;
+constexpr double kRounded = 1e-15;      // of the size of an answer: what its product is rounded by
 constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;      // size of a probe's answer that reveals a null vector
 constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
 constexpr int kMaxRefinements = 60;   // few need more than three
 constexpr double kStagnation = 0.9;  // of an eigenvalue near the regularization: it contracts slowly
+constexpr double kNearlyRefined = 1e-10, kSmallStagnation = 0.5;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 
 // Not __builtin_fmax, which calls the C library.
@@ -267,24 +269,31 @@ struct Linearization {
     M running = valid;
     for (int pass = 0; pass < kMaxRefinements && O::any(running); ++pass) {
       if (pass > 0) kkt.solve_in_place(r_n, r_m);
-      for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, r_n[j], V{});
-      for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, r_m[i], V{});
+      add_correction(running, 1.0);
       multiply(u_n, u_m, c_n, c_m);
       for (int j = 0; j < view.n; ++j) c_n[j] = b_n[j] - c_n[j];
       for (int i = 0; i < view.m; ++i) c_m[i] = b_m[i] - c_m[i];
       const V reached = norm(c_n, c_m) / size;
       const M improved = O::lt(reached, residual);
       // A step that did not help is taken back.
-      const M spoiled = running & ~improved;
-      for (int j = 0; j < view.n; ++j) u_n[j] -= O::select(spoiled, r_n[j], V{});
-      for (int i = 0; i < view.m; ++i) u_m[i] -= O::select(spoiled, r_m[i], V{});
-      const M stagnates = O::gt(reached, residual * kStagnation);
+      add_correction(running & ~improved, -1.0);
+      // Close to rounding level nothing contracts slowly for another reason than rounding.
+      const M is_small = O::lt(reached, O::splat(kNearlyRefined));
+      const V least = O::select(is_small, O::splat(kSmallStagnation), O::splat(kStagnation));
+      const M stagnates = O::gt(reached, residual * least);
       residual = O::select(running & improved, reached, residual);
-      running = running & improved & ~stagnates & O::gt(residual, O::splat(kRefinedResidual));
+      const V rounded = O::max(O::splat(kRefinedResidual), kRounded * norm(u_n, u_m) / size);
+      running = running & improved & ~stagnates & O::gt(residual, rounded);
       for (int j = 0; j < view.n; ++j) r_n[j] = c_n[j];
       for (int i = 0; i < view.m; ++i) r_m[i] = c_m[i];
     }
     return residual;
+  }
+
+  /// (u_n, u_m) += sign · (r_n, r_m) in the chosen lanes.
+  void add_correction(M chosen, double sign) {
+    for (int j = 0; j < structure->n; ++j) u_n[j] += O::select(chosen, sign * r_n[j], V{});
+    for (int i = 0; i < structure->m; ++i) u_m[i] += O::select(chosen, sign * r_m[i], V{});
   }
 
   // ------------------------------------------------------------------------- degenerate rows
