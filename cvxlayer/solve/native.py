@@ -96,6 +96,7 @@ def _run(
     *,
     careful: bool,
 ) -> None:
+    assert solution.scaling is not None  # allocated with the rest
     engine.solve(
         batch.size,
         batch.P,

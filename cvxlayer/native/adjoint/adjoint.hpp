@@ -101,9 +101,8 @@ struct Adjoint final : private Linearization<L> {
     for (int j = 0; j < view.n; ++j) rhs_n[j] = V{};
     for (int i = 0; i < view.m; ++i) y_m[i] = s_m[i] = V{};
     if (io.x_bar.start != nullptr) {
-      load_rows<L>(io.x_bar, lanes, view.n, [&](int j, V value) {
-        rhs_n[j] = O::select(valid, data.d[j] * value, V{});
-      });
+      load_rows<L>(io.x_bar, lanes, view.n,
+                   [&](int j, V value) { rhs_n[j] = O::select(valid, data.d[j] * value, V{}); });
     }
     if (io.y_bar.start != nullptr) {
       load_rows<L>(io.y_bar, lanes, view.m, [&](int i, V value) {
@@ -112,13 +111,11 @@ struct Adjoint final : private Linearization<L> {
     }
     moves_slack = io.s_bar.start != nullptr;
     if (!moves_slack) return;
-    load_rows<L>(io.s_bar, lanes, view.m, [&](int i, V value) {
-      s_m[i] = O::select(valid, value / data.e[i], V{});
-    });
+    load_rows<L>(io.s_bar, lanes, view.m,
+                 [&](int i, V value) { s_m[i] = O::select(valid, value / data.e[i], V{}); });
     // The slack of an infinite bound does not move.
-    load_rows<L>(io.s, lanes, view.m, [&](int i, V value) {
-      s_m[i] = O::select(O::is_finite(value), s_m[i], V{});
-    });
+    load_rows<L>(io.s, lanes, view.m,
+                 [&](int i, V value) { s_m[i] = O::select(O::is_finite(value), s_m[i], V{}); });
   }
 
   /// Newton steps to where the residual does not fall any more, on independent rows.

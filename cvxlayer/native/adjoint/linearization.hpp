@@ -22,8 +22,9 @@ constexpr double kRounded = 1e-15;      // of the size of an answer: what its pr
 constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;      // size of a probe's answer that reveals a null vector
 constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
-constexpr int kMaxRefinements = 60;   // few need more than three
-constexpr double kStagnation = 0.9;  // of an eigenvalue near the regularization: it contracts slowly
+constexpr int kMaxRefinements = 60;     // few need more than three
+constexpr double kStagnation =
+    0.9;  // of an eigenvalue near the regularization: it contracts slowly
 constexpr double kNearlyRefined = 1e-10, kSmallStagnation = 0.5;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 

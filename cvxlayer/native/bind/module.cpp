@@ -136,11 +136,10 @@ void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
 void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x,
                Matrix y, Matrix s, Codes status, CodeMatrix is_active,
                std::optional<MutableTable> scale, std::optional<Reals> cost,
-               std::optional<Matrix> x_bar,
-               std::optional<Matrix> y_bar, std::optional<Matrix> s_bar,
-               std::optional<MutableMatrix> P_bar, std::optional<MutableMatrix> q_bar,
-               std::optional<MutableMatrix> A_bar, std::optional<MutableMatrix> b_bar,
-               Reals residual, int threads, int width) {
+               std::optional<Matrix> x_bar, std::optional<Matrix> y_bar,
+               std::optional<Matrix> s_bar, std::optional<MutableMatrix> P_bar,
+               std::optional<MutableMatrix> q_bar, std::optional<MutableMatrix> A_bar,
+               std::optional<MutableMatrix> b_bar, Reals residual, int threads, int width) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -160,8 +159,7 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                        optional_rows<double>(b_bar, "b_bar", batch, view.m),
                        residual.data()};
   const bool is_scaled = scale.has_value() && cost.has_value();
-  const Scaling scaling =
-      is_scaled ? scaling_of(engine, problem, batch, *scale, *cost) : Scaling{};
+  const Scaling scaling = is_scaled ? scaling_of(engine, problem, batch, *scale, *cost) : Scaling{};
   const nb::gil_scoped_release release;
   engine.pull_back(problem, batch, threads, width, scaling, io);
 }
@@ -336,8 +334,8 @@ NB_MODULE(_native, module) {
            "Solve a batch, or its rows `index`, into the given arrays.")
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(),
-           "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(), "A_bar"_a.none(), "b_bar"_a.none(),
-           "residual"_a, "threads"_a, "width"_a,
+           "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(),
+           "A_bar"_a.none(), "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
       .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,
            "result"_a, "threads"_a, "width"_a,

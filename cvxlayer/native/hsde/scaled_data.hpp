@@ -84,22 +84,19 @@ struct ScaledData {
       has_erased_rows[lane] = false;
     }
     if (!matrices_ready) {
-      load_rows<L>(scaling.rows(), lanes, s.n + s.m, [&](int k, V value) {
-        (k < s.n ? d[k] : e[k - s.n]) = value;
-      });
+      load_rows<L>(scaling.rows(), lanes, s.n + s.m,
+                   [&](int k, V value) { (k < s.n ? d[k] : e[k - s.n]) = value; });
       for (int i = 0; i < s.m; ++i) inverse_e[i] = 1.0 / e[i];
-      load_rows<L>(data.A, lanes, s.num_A, [&](int t, V value) {
-        A[t] = e[s.A_row[t]] * d[s.A_column[t]] * value;
-      });
+      load_rows<L>(data.A, lanes, s.num_A,
+                   [&](int t, V value) { A[t] = e[s.A_row[t]] * d[s.A_column[t]] * value; });
     }
     load_rows<L>(data.q, lanes, s.n, [&](int j, V value) {
       const V kd = cost * d[j];
       inverse_kd[j] = 1.0 / kd;
       q[j] = kd * value;
     });
-    load_rows<L>(data.P, lanes, s.num_P, [&](int t, V value) {
-      P[t] = cost * d[s.P_column[t]] * d[s.P_row[t]] * value;
-    });
+    load_rows<L>(data.P, lanes, s.num_P,
+                 [&](int t, V value) { P[t] = cost * d[s.P_column[t]] * d[s.P_row[t]] * value; });
     M finite = ~O::none();
     load_rows<L>(data.b, lanes, s.m, [&](int i, V value) {
       b[i] = e[i] * value;
