@@ -94,6 +94,25 @@ class SolverError(CvxLayerError, RuntimeError):
         return (SolverError, (self.indices, self.statuses, self.solution))
 
 
+class ConvergenceError(CvxLayerError, RuntimeError):
+    """An implicit function, or a linear system of its derivative, was not solved.
+
+    Attributes:
+        indices: the rows that failed; `[0]` where there is no batch.
+    """
+
+    def __init__(self, message: str, indices: Sequence[int] = ()) -> None:
+        self.indices = list(indices)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ConvergenceError, (str(self), self.indices))
+
+
+class DerivativeCheckError(CvxLayerError, AssertionError):
+    """`check=True` found a derivative that finite differences or its adjoint contradict."""
+
+
 class CvxLayerWarning(UserWarning):
     """Root of every warning that cvxlayer issues."""
 
