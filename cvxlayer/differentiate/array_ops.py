@@ -8,7 +8,7 @@ held as *rows* (batch, n), one for each independent instance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ Arrays = tuple[Array, ...]
 RowFunction = Callable[[Array, Arrays], Array]
 
 
+@runtime_checkable
 class ArrayOps(Protocol):
     """The functions of one framework.
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from cvxlayer.differentiate.array_ops import Array
-from cvxlayer.differentiate.krylov import BiCGStab, CG, GMRES, LSMR
+from cvxlayer.differentiate.krylov import CG, GMRES, LSMR, BiCGStab
 from cvxlayer.differentiate.linear_operator import (
     AbstractLinearSolver,
     LinearOperator,
@@ -59,7 +60,7 @@ class Exact(AbstractInverse):
         counts as not solved.
     """
 
-    solver: AbstractLinearSolver | None = None
+    solver: Any = None
     listener: Listener | None = None
     is_exact = True
     remedy = (

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
@@ -194,15 +195,15 @@ def linear_operator(
 
     precondition = None
     if equation.preconditioner is not None:
-        preconditioner = equation.preconditioner
-
-        def precondition(v: Array) -> Array:
-            return preconditioner(v, arrays)
-
+        precondition = functools.partial(_apply_with, equation.preconditioner, arrays)
     operator = LinearOperator(
         ops, z, apply, apply_transposed, equation.structure, precondition, prefers_transposed=True
     )
     return operator.transposed() if is_transposed else operator
+
+
+def _apply_with(function: RowFunction, arrays: Arrays, rows: Array) -> Array:
+    return function(rows, arrays)
 
 
 def invert(equation: Equation, operator: LinearOperator, right: Array) -> Array:

@@ -122,7 +122,7 @@ class GMRES(AbstractLinearSolver):
 
     def solve(self, operator: LinearOperator, right: Array) -> tuple[Array, LinearReport]:
         """Return the solution of each system and its residual."""
-        ops, zero = operator.ops, operator.ops.numpy.zeros_like(right)
+        zero = operator.ops.numpy.zeros_like(right)
         goal = _goal(operator, right, self.tolerance)
         length = min(self.restart, operator.size)
 

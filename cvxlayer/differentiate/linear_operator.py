@@ -78,13 +78,10 @@ class LinearOperator:
 
     def transposed(self) -> LinearOperator:
         """Return Aᵀ."""
-        precondition = None
-        if self.precondition is not None:
-            _, pull = self.ops.vjp(self.precondition, self.ops.numpy.zeros_like(self.like))
-
-            def precondition(vector: Array) -> Array:
-                return pull(vector)[0]
-
+        precondition = self.precondition
+        if precondition is not None:
+            _, pull = self.ops.vjp(precondition, self.ops.numpy.zeros_like(self.like))
+            precondition = lambda vector: pull(vector)[0]  # noqa: E731
         return dataclasses.replace(
             self,
             apply_rows=self.apply_transposed_rows,
@@ -116,11 +113,6 @@ class AbstractLinearSolver(ABC):
     @abstractmethod
     def solve(self, operator: LinearOperator, right: Array) -> tuple[Array, LinearReport]:
         """Return w and how well it solves each system; it may hold NaN, and never raises."""
-
-    @property
-    def tolerance(self) -> float | None:
-        """The relative residual aimed at; None for what the dtype allows."""
-        return None
 
 
 def norm(ops: ArrayOps, vectors: Array) -> Array:

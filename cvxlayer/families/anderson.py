@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cvxlayer.differentiate.array_ops import Arrays
+from cvxlayer.differentiate.array_ops import Array, Arrays
 from cvxlayer.families.iteration import AbstractSolver, BoundEquation
 
 

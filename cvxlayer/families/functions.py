@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cvxlayer.differentiate.array_ops import ArrayOps
-from cvxlayer.differentiate.backward import AbstractInverse, Exact, Unroll
+from cvxlayer.differentiate.backward import Exact
 from cvxlayer.differentiate.linear_solvers import LARGEST_DENSE
 from cvxlayer.families.anderson import Anderson
 from cvxlayer.families.conditions import (
@@ -22,9 +22,6 @@ from cvxlayer.families.interior_point import InteriorPoint
 from cvxlayer.families.iteration import AbstractSolver
 from cvxlayer.families.lbfgs import LBFGS
 from cvxlayer.families.newton import Newton
-
-Solver = AbstractSolver | Callable[..., Any] | None
-Backward = AbstractInverse | Unroll | None
 
 
 class Families:
@@ -55,8 +52,8 @@ class Families:
         self,
         residual: Callable[..., Any] | None = None,
         *,
-        solver: Solver = None,
-        backward: Backward = None,
+        solver: Any = None,
+        backward: Any = None,
         tolerance: float | None = None,
         batch_dims: int = 0,
         on_failure: str = "raise",
@@ -97,8 +94,8 @@ class Families:
         self,
         function: Callable[..., Any] | None = None,
         *,
-        solver: Solver = None,
-        backward: Backward = None,
+        solver: Any = None,
+        backward: Any = None,
         tolerance: float | None = None,
         batch_dims: int = 0,
         on_failure: str = "raise",
@@ -141,8 +138,8 @@ class Families:
         *,
         equality: Callable[..., Any] | None = None,
         inequality: Callable[..., Any] | None = None,
-        solver: Solver = None,
-        backward: Backward = None,
+        solver: Any = None,
+        backward: Any = None,
         tolerance: float | None = None,
         batch_dims: int = 0,
         on_failure: str = "raise",

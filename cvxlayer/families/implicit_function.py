@@ -16,7 +16,7 @@ from cvxlayer.families.conditions import AbstractCondition, Form, Rebuild
 from cvxlayer.families.forward import RunUntilLast, SolveByLoop, SolveByUser, judge
 from cvxlayer.families.gradient_check import check_gradient
 from cvxlayer.families.iteration import AbstractSolver, BoundEquation, Loop
-from cvxlayer.families.layout import Layout, describe, flatten_batch
+from cvxlayer.families.layout import describe, flatten_batch
 
 # (form) ↦ the solver to take when the user names none.
 DefaultSolver = Callable[[Form], AbstractSolver]
@@ -46,8 +46,8 @@ class ImplicitSolution:
 class Options:
     """What `root`, `fixed_point` and `argmin` are told; see `Families`."""
 
-    solver: AbstractSolver | Callable[..., Any] | None = None
-    backward: AbstractInverse | Unroll = dataclasses.field(default_factory=Exact)
+    solver: Any = None
+    backward: Any = dataclasses.field(default_factory=Exact)
     tolerance: float | None = None
     batch_dims: int = 0
     on_failure: OnFailure = OnFailure.RAISE
@@ -108,7 +108,7 @@ class ImplicitFunction:
         form = self._condition.build(layout, initial, theta, rebuild)
         start = form.extend(layout.pack(initial, "The initial guess"))
         functions = dict(form.functions)
-        preconditioner = _preconditioner(options.backward, layout, rebuild)
+        preconditioner = _preconditioner(options.backward, form, rebuild)
         if preconditioner is not None:
             functions["preconditioner"] = preconditioner
         lifted, captured = ops.lift(list(functions.values()), start, arrays)
@@ -160,7 +160,9 @@ def _unroll(
         carry = loop.start(start)
         carry = ops.recorded_loop(loop.is_any_running, loop.step, carry, solver.max_iterations)
     else:
-        carry = ops.call_constant(equation, RunUntilLast(solver, last), start, arrays)
+        z, _, *rest = ops.call_constant(equation, RunUntilLast(solver, last), start, arrays)
+        # The residual anew: the step that follows uses it, and has to see θ through it.
+        carry = (z, loop.bound.residual(z), *rest)
         carry = ops.recorded_loop(None, loop.step, carry, last)
     return judge(equation, ops.constant(start), carry[0], carry[1], solver.tolerance, carry[-1])
 
@@ -201,11 +203,17 @@ def _split(ops: ArrayOps, theta: tuple[Any, ...]) -> tuple[Arrays, Rebuild]:
 
 
 def _preconditioner(
-    backward: AbstractInverse | Unroll, layout: Layout, rebuild: Rebuild
+    backward: AbstractInverse | Unroll, form: Form, rebuild: Rebuild
 ) -> RowFunction | None:
     preconditioner = backward.preconditioner if isinstance(backward, Exact) else None
     if preconditioner is None:
         return None
+    if form.num_multipliers:
+        raise OptionError(
+            "A preconditioner maps pytrees like the unknown, and with constraints the linear "
+            "system also has multipliers. Use `Exact(solver=LU())` or a solver without one."
+        )
+    layout = form.layout
 
     def apply(rows: Array, arrays: Arrays) -> Array:
         value = preconditioner(layout.unpack(rows), *rebuild(arrays))

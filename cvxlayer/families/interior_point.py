@@ -87,22 +87,20 @@ def _move(bound: BoundEquation, z: Array, s: Array) -> tuple[Array, Array]:
     mu = numpy.mean(s * lam, -1)[:, None]
     dz, ds = solve(s * lam)
     dlam = dz[:, -count:]
-    t = _longest(bound, (s, lam), (ds, dlam))
+    t = _longest(bound, (s, lam), (ds, dlam), 1.0)
     sigma = (numpy.mean((s + t * ds) * (lam + t * dlam), -1)[:, None] / mu) ** 3
     dz, ds = solve(s * lam + ds * dlam - sigma * mu)
-    t = 0.99 * _longest(bound, (s, lam), (ds, dz[:, -count:]))
-    # A full step where nothing is in the way: 0.99 would make Newton's method linear.
-    t = numpy.where(t >= 0.99, numpy.ones_like(t), t)
+    t = _longest(bound, (s, lam), (ds, dz[:, -count:]), 0.99)
     return z + t * dz, s + t * ds
 
 
-def _longest(bound: BoundEquation, points: Arrays, steps: Arrays) -> Array:
-    """Return the longest step of each row, up to one, that keeps the points nonnegative."""
+def _longest(bound: BoundEquation, points: Arrays, steps: Arrays, part: float) -> Array:
+    """Return the step of each row: a part of the way to the boundary, and at most one."""
     numpy = bound.ops.numpy
     longest = numpy.ones_like(points[0][:, :1])
     for point, step in zip(points, steps, strict=True):
         is_falling = step < 0
-        ratio = point / numpy.where(is_falling, -step, numpy.ones_like(step))
+        ratio = part * point / numpy.where(is_falling, -step, numpy.ones_like(step))
         ratio = numpy.where(is_falling, ratio, numpy.ones_like(ratio))
         longest = numpy.minimum(longest, numpy.amin(ratio, -1)[:, None])
     return longest

@@ -132,7 +132,9 @@ class Loop:
 
     def step(self, carry: Arrays) -> Arrays:
         """Return the carried arrays one step on; rows that are done keep theirs."""
-        running = self.is_running(carry)
+        return self._step_rows(carry, self.is_running(carry))
+
+    def _step_rows(self, carry: Arrays, running: Array) -> Arrays:
         new = (*self.solver.step(self.bound, carry[:-1]), carry[-1] + 1.0)
         return tuple(
             self.bound.ops.numpy.where(_like(running, n), n, o)
@@ -144,14 +146,13 @@ class Loop:
         return self.bound.ops.while_loop(self.is_any_running, self.step, carry)
 
     def run_until_last(self, z: Array, last: int) -> Arrays:
-        """Return the carried arrays `last` steps before the end of the loop from z."""
-        numpy = self.bound.ops.numpy
-        first = numpy.amax(self.run(self.start(z))[-1], 0) - last
-
-        def is_early(carry: Arrays) -> Array:
-            return numpy.amax(carry[-1], 0) < first
-
-        return self.bound.ops.while_loop(is_early, self.step, self.start(z))
+        """Return what is carried `last` steps before the end of each row's loop from z."""
+        counts = self.run(self.start(z))[-1] - last
+        return self.bound.ops.while_loop(
+            lambda carry: self.bound.ops.numpy.any(carry[-1] < counts),
+            lambda carry: self._step_rows(carry, carry[-1] < counts),
+            self.start(z),
+        )
 
 
 def _like(flags: Array, array: Array) -> Array:

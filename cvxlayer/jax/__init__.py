@@ -1,2 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Implicit functions of JAX arrays."""
+
+from cvxlayer.jax.families import (
+    CG,
+    GMRES,
+    LBFGS,
+    LSMR,
+    LU,
+    Anderson,
+    BiCGStab,
+    Cholesky,
+    Exact,
+    InteriorPoint,
+    Neumann,
+    Newton,
+    OneStep,
+    Phantom,
+    Picard,
+    Unroll,
+    argmin,
+    fixed_point,
+    root,
+)
+
+__all__ = [
+    "root",
+    "fixed_point",
+    "argmin",
+    "Exact",
+    "Neumann",
+    "Phantom",
+    "OneStep",
+    "Unroll",
+    "Newton",
+    "Anderson",
+    "Picard",
+    "LBFGS",
+    "InteriorPoint",
+    "LU",
+    "Cholesky",
+    "CG",
+    "GMRES",
+    "BiCGStab",
+    "LSMR",
+]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
@@ -163,9 +164,7 @@ class JaxOps:
         """Call on values without derivative."""
         return function(equation, *lax.stop_gradient((start, tuple(arrays))))
 
-    def root(
-        self, equation: Equation, function: Any, start: jax.Array, arrays: Arrays
-    ) -> Arrays:
+    def root(self, equation: Equation, function: Any, start: jax.Array, arrays: Arrays) -> Arrays:
         """Solve, with the derivative of a root."""
 
         @jax.custom_jvp
@@ -195,8 +194,20 @@ class JaxOps:
     ) -> jax.Array:
         """Solve with the Jacobian; JAX differentiates through its product."""
 
-        def product(w: jax.Array) -> jax.Array:
-            return implicit.apply_linearization(equation, is_transposed, w[None], z, arrays)[0]
+        def at(values: jax.Array) -> jax.Array:
+            return equation.residual(values, arrays)
+
+        # Linearized here, once: the product and its transpose then close over the same numbers.
+        # JAX's derivative rule (as of 0.10) fails where one of them depends on more than the
+        # other, and the right-hand side on nothing.
+        if is_transposed:
+            _, pull = jax.vjp(at, z)
+
+            def product(w: jax.Array) -> jax.Array:
+                return pull(w)[0]
+        else:
+            _, product = jax.linearize(at, z)
+        constants = lax.stop_gradient((z, arrays))
 
         def solve(apply: Callable[[jax.Array], jax.Array], right: jax.Array) -> jax.Array:
             def apply_transposed(v: jax.Array) -> jax.Array:
@@ -205,10 +216,10 @@ class JaxOps:
             precondition = None
             if equation.preconditioner is not None:
                 precondition = implicit.linear_operator(
-                    equation, is_transposed, z, arrays
+                    equation, is_transposed, *constants
                 ).precondition
             operator = LinearOperator(
-                self, z, apply, apply_transposed, equation.structure, precondition
+                self, right, apply, apply_transposed, equation.structure, precondition
             )
             return implicit.invert(equation, operator, right[None])[0]
 

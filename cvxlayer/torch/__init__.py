@@ -1,6 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convex problems as PyTorch modules: `from cvxlayer.torch import Layer`."""
+"""Convex problems as PyTorch modules, and implicit functions of tensors."""
 
+from cvxlayer.torch.families import (
+    CG,
+    GMRES,
+    LBFGS,
+    LSMR,
+    LU,
+    Anderson,
+    BiCGStab,
+    Cholesky,
+    Exact,
+    InteriorPoint,
+    Neumann,
+    Newton,
+    OneStep,
+    Phantom,
+    Picard,
+    Unroll,
+    argmin,
+    fixed_point,
+    root,
+)
 from cvxlayer.torch.layer import Layer
 
-__all__ = ["Layer"]
+__all__ = [
+    "Layer",
+    "root",
+    "fixed_point",
+    "argmin",
+    "Exact",
+    "Neumann",
+    "Phantom",
+    "OneStep",
+    "Unroll",
+    "Newton",
+    "Anderson",
+    "Picard",
+    "LBFGS",
+    "InteriorPoint",
+    "LU",
+    "Cholesky",
+    "CG",
+    "GMRES",
+    "BiCGStab",
+    "LSMR",
+]

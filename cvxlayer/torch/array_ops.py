@@ -15,7 +15,9 @@ from cvxlayer.differentiate.implicit import Equation
 from cvxlayer.errors import UnsupportedDerivativeError
 from cvxlayer.torch import captured, implicit
 
-_FUNCTORCH: Any = torch._C._functorch  # pyright: ignore[reportPrivateUsage]
+_TORCH: Any = torch
+_CORE: Any = torch._C  # pyright: ignore[reportPrivateUsage]
+_FUNCTORCH: Any = _CORE._functorch
 
 
 class TorchOps:
@@ -51,7 +53,8 @@ class TorchOps:
         """Return the values in host memory."""
         while _FUNCTORCH.is_functorch_wrapped_tensor(array):
             array = _FUNCTORCH.get_unwrapped(array)
-        return array.numpy(force=True)
+        # Not by `numpy`: under a transform even its `detach` would wrap the tensor again.
+        return np.asarray(array.tolist())
 
     def cast(self, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return the tensor in another dtype."""
@@ -74,7 +77,8 @@ class TorchOps:
         self, function: Callable[..., torch.Tensor], *primals: torch.Tensor
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], Arrays]]:
         """Return the value and its pull-back."""
-        return implicit.vjp(function, *primals)
+        pair: Any = torch.func.vjp(function, *primals)
+        return pair
 
     def linearize(
         self, function: Callable[..., torch.Tensor], *primals: torch.Tensor
@@ -83,7 +87,7 @@ class TorchOps:
 
         PyTorch's own forward mode does not nest inside of a user's dual level.
         """
-        value, pull = implicit.vjp(function, *primals)
+        value, pull = self.vjp(function, *primals)
         count = len(primals)
 
         def flat_pull(cotangent: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -91,8 +95,8 @@ class TorchOps:
 
         def push(*tangents: torch.Tensor) -> torch.Tensor:
             assert len(tangents) == count
-            _, push_back = torch.func.vjp(flat_pull, torch.zeros_like(value))
-            return push_back(tangents)[0]
+            pair: Any = torch.func.vjp(flat_pull, torch.zeros_like(value))
+            return pair[1](tangents)[0]
 
         return value, push
 
@@ -158,19 +162,19 @@ class TorchOps:
 
     def refuse_derivative(self, arrays: Arrays, message: str) -> Arrays:
         """Return tensors that refuse to be differentiated."""
-        return implicit.Refuse.apply(message, *arrays)
+        return implicit.refuse(arrays, message)
 
     def call_constant(
         self, equation: Equation, function: Any, start: torch.Tensor, arrays: Arrays
     ) -> Arrays:
         """Call without derivative."""
-        return implicit.Constant.apply(equation, function, start.detach(), *map(_detach, arrays))
+        return implicit.call_constant(equation, function, start, arrays)
 
     def root(
         self, equation: Equation, function: Any, start: torch.Tensor, arrays: Arrays
     ) -> Arrays:
         """Solve, with the derivative of a root."""
-        return implicit.Root.apply(equation, function, start.detach(), *arrays)
+        return implicit.root(equation, function, start, arrays)
 
     def linear_solve(
         self,
@@ -187,7 +191,7 @@ class TorchOps:
             )
         if right.ndim == 2:
             return self.linear_solve(equation, is_transposed, right[None], z, arrays)[0]
-        return implicit.LinearSolve.apply(equation, is_transposed, right, z, *arrays)
+        return implicit.linear_solve(equation, is_transposed, right, z, arrays)
 
     def tell(
         self,
@@ -208,12 +212,8 @@ def _without_legacy_batch(
     `vectorize=True` build, still maps by the predecessor of `torch.vmap`, which knows no rule
     of an autograd function.
     """
-    level = torch._C._vmapmode_increment_nesting() - 1  # pyright: ignore[reportPrivateUsage]
-    torch._C._vmapmode_decrement_nesting()  # pyright: ignore[reportPrivateUsage]
-    many: Any = torch._remove_batch_dim(right, level, 0, 0)  # pyright: ignore[reportPrivateUsage]
+    level = _CORE._vmapmode_increment_nesting() - 1
+    _CORE._vmapmode_decrement_nesting()
+    many = _TORCH._remove_batch_dim(right, level, 0, 0)
     solution = function(many.reshape(-1, *many.shape[-2:]))
-    return torch._add_batch_dim(solution.reshape(many.shape), 0, level)  # pyright: ignore[reportPrivateUsage]
-
-
-def _detach(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach()
+    return _TORCH._add_batch_dim(solution.reshape(many.shape), 0, level)

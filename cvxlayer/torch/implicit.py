@@ -21,7 +21,7 @@ from cvxlayer.errors import UnsupportedDerivativeError
 Dims = tuple[Any, ...]
 
 
-class Constant(Function):
+class _Constant(Function):
     """(equation, function, start, *θ) ↦ arrays with rows first, without derivative."""
 
     @staticmethod
@@ -36,10 +36,10 @@ class Constant(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Any, Any]:
-        return _fold(Constant, info.batch_size, in_dims, inputs)
+        return _fold(_Constant, info.batch_size, in_dims, inputs)
 
 
-class Root(Function):
+class _Root(Function):
     """(equation, function, start, *θ) ↦ (z, *statistics): z is a root of the equation."""
 
     @staticmethod
@@ -78,10 +78,10 @@ class Root(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Any, Any]:
-        return _fold(Root, info.batch_size, in_dims, inputs)
+        return _fold(_Root, info.batch_size, in_dims, inputs)
 
 
-class LinearSolve(Function):
+class _LinearSolve(Function):
     """(equation, is_transposed, right, z, *θ) ↦ A⁻¹ right, or A⁻ᵀ right; right is 3-D."""
 
     @staticmethod
@@ -128,18 +128,18 @@ class LinearSolve(Function):
         if all(dim is None for dim in in_dims[3:]):
             # One matrix, more right-hand sides: they share its factorization.
             many = right.reshape(-1, *right.shape[2:])
-            solution = LinearSolve.apply(equation, is_transposed, many, z, *arrays)
+            solution = _LinearSolve.apply(equation, is_transposed, many, z, *arrays)
             return solution.reshape(right.shape), 0
         z = _to_front(z, in_dims[3], size)
         arrays, dims = _front_arrays(arrays, in_dims[4:])
         folded = equation.wrap(_folder(size, dims))
         many = right.transpose(0, 1).reshape(right.shape[1], -1, right.shape[3])
-        solution = LinearSolve.apply(folded, is_transposed, many, _rows(z), *arrays)
+        solution = _LinearSolve.apply(folded, is_transposed, many, _rows(z), *arrays)
         shape = (right.shape[1], size, *right.shape[2:])
         return solution.reshape(shape).transpose(0, 1), 0
 
 
-class Refuse(Function):
+class _Refuse(Function):
     """(message, *tensors) ↦ the tensors; differentiating them raises."""
 
     @staticmethod
@@ -160,15 +160,38 @@ class Refuse(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Any, Any]:
-        return Refuse.apply(*inputs), tuple(in_dims[1:])
+        return _Refuse.apply(*inputs), tuple(in_dims[1:])
 
 
-def vjp(
-    function: Callable[..., torch.Tensor], *primals: torch.Tensor
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], Arrays]]:
-    """Return the value and the pull-back, which gives one cotangent for each primal."""
-    value, pull = torch.func.vjp(function, *primals)
-    return value, pull
+def call_constant(
+    equation: Equation, function: Any, start: torch.Tensor, arrays: Arrays
+) -> tuple[torch.Tensor, ...]:
+    """Call `function(equation, start, arrays)` without derivative; also under `vmap`."""
+    constants = [array.detach() for array in arrays]
+    return _Constant.apply(equation, function, start.detach(), *constants)
+
+
+def root(
+    equation: Equation, function: Any, start: torch.Tensor, arrays: Arrays
+) -> tuple[torch.Tensor, ...]:
+    """Return (z, *statistics) of `function(equation, start, arrays)`; z is differentiable."""
+    return _Root.apply(equation, function, start.detach(), *arrays)
+
+
+def linear_solve(
+    equation: Equation,
+    is_transposed: bool,
+    right: torch.Tensor,
+    z: torch.Tensor,
+    arrays: Arrays,
+) -> torch.Tensor:
+    """Solve with ∂F/∂z, or its transpose, for right-hand sides (count, batch, n)."""
+    return _LinearSolve.apply(equation, is_transposed, right, z, *arrays)
+
+
+def refuse(arrays: Arrays, message: str) -> Arrays:
+    """Return the tensors; whoever differentiates them gets UnsupportedDerivativeError."""
+    return _Refuse.apply(message, *arrays)
 
 
 def _fold(

@@ -15,6 +15,15 @@ STAGES = {"canonicalize", "solve", "differentiate"}
 CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "options", "solve.backend"}
 # The rules of cone programs know no engine: frameworks register them.
 RULES = {"differentiate.cone_rules", "differentiate.cone_pattern"}
+# Nor do those of any residual, nor the choices a user has: the adapters register and export them.
+ENGINE = {
+    "differentiate.array_ops",
+    "differentiate.backward",
+    "differentiate.implicit",
+    "differentiate.krylov",
+    "differentiate.linear_operator",
+    "differentiate.linear_solvers",
+}
 
 # Room → what it may import. `solve.backend` is the one file of a stage that others may
 # name: the type of what a user passes as `solver=`.
@@ -34,8 +43,8 @@ MAY_IMPORT = {
     "tracing": CALL | RULES,
     "cone_calls": CALL | RULES,
     "layer": CALL | {"torch", "jax"},
-    "torch": CALL | RULES | {"families", "tracing", "cone_calls"},
-    "jax": CALL | RULES | {"families", "tracing", "cone_calls"},
+    "torch": CALL | RULES | ENGINE | {"families", "tracing", "cone_calls"},
+    "jax": CALL | RULES | ENGINE | {"families", "tracing", "cone_calls"},
     "__init__": CALL | {"layer"},
     "checks": CALL | STAGES | {"layer"},
     "cli": CALL | {"checks"},
