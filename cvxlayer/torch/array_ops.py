@@ -15,7 +15,6 @@ from cvxlayer.differentiate.implicit import Equation
 from cvxlayer.errors import UnsupportedDerivativeError
 from cvxlayer.torch import captured, implicit
 
-_TORCH: Any = torch
 _CORE: Any = torch._C  # pyright: ignore[reportPrivateUsage]
 _FUNCTORCH: Any = _CORE._functorch
 
@@ -185,10 +184,6 @@ class TorchOps:
         arrays: Arrays,
     ) -> torch.Tensor:
         """Solve with the Jacobian, differentiably; one or (count, ...) right-hand sides."""
-        if _FUNCTORCH.is_legacy_batchedtensor(right):
-            return _without_legacy_batch(
-                lambda many: self.linear_solve(equation, is_transposed, many, z, arrays), right
-            )
         if right.ndim == 2:
             return self.linear_solve(equation, is_transposed, right[None], z, arrays)[0]
         return implicit.linear_solve(equation, is_transposed, right, z, arrays)
@@ -201,19 +196,3 @@ class TorchOps:
     ) -> None:
         """Call the listener with tensors."""
         listener(residual, iterations)
-
-
-def _without_legacy_batch(
-    function: Callable[[torch.Tensor], torch.Tensor], right: torch.Tensor
-) -> torch.Tensor:
-    """Call a function of (count, batch, n) with what an old-style vmap has hidden.
-
-    `torch.autograd.grad(is_grads_batched=True)`, on which `gradcheck` and `jacobian` with
-    `vectorize=True` build, still maps by the predecessor of `torch.vmap`, which knows no rule
-    of an autograd function.
-    """
-    level = _CORE._vmapmode_increment_nesting() - 1
-    _CORE._vmapmode_decrement_nesting()
-    many = _TORCH._remove_batch_dim(right, level, 0, 0)
-    solution = function(many.reshape(-1, *many.shape[-2:]))
-    return _TORCH._add_batch_dim(solution.reshape(many.shape), 0, level)

@@ -7,6 +7,7 @@ again: that is where the higher orders come from. `vmap` folds mapped instances 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from cvxlayer.differentiate import implicit
 from cvxlayer.differentiate.array_ops import Arrays, RowFunction
 from cvxlayer.differentiate.implicit import Equation
 from cvxlayer.errors import UnsupportedDerivativeError
+from cvxlayer.torch import batched_grads
 
 Dims = tuple[Any, ...]
 
@@ -81,60 +83,70 @@ class _Root(Function):
         return _fold(_Root, info.batch_size, in_dims, inputs)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _System:
+    """Which linear system: with A = ∂F/∂z of an equation, or with Aᵀ."""
+
+    equation: Equation
+    is_transposed: bool
+
+
 class _LinearSolve(Function):
-    """(equation, is_transposed, right, z, *θ) ↦ A⁻¹ right, or A⁻ᵀ right; right is 3-D."""
+    """(system, right, z, *θ) ↦ A⁻¹ right, or A⁻ᵀ right; right is 3-D."""
 
     @staticmethod
     def forward(
-        equation: Equation,
-        is_transposed: bool,
-        right: torch.Tensor,
-        z: torch.Tensor,
-        *arrays: torch.Tensor,
+        system: _System, right: torch.Tensor, z: torch.Tensor, *arrays: torch.Tensor
     ) -> torch.Tensor:
-        operator = implicit.linear_operator(equation, is_transposed, z, arrays)
-        return implicit.invert(equation, operator, right)
+        operator = implicit.linear_operator(system.equation, system.is_transposed, z, arrays)
+        return implicit.invert(system.equation, operator, right)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        ctx.equation, ctx.is_transposed = inputs[:2]
-        ctx.save_for_backward(output, *inputs[3:])
-        ctx.save_for_forward(output, *inputs[3:])
+        ctx.system = inputs[0]
+        ctx.save_for_backward(output, *inputs[2:])
+        ctx.save_for_forward(output, *inputs[2:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
-        needs = ctx.needs_input_grad[3:]
+        needs = ctx.needs_input_grad[2:]
         if cotangents[0] is None:
-            return (None, None, None, *(None for _ in needs))
+            return (None, None, *(None for _ in needs))
         w, z, *arrays = ctx.saved_tensors
         right_bar, others = implicit.pull_back_solve(
-            ctx.equation, ctx.is_transposed, w, cotangents[0], (z, tuple(arrays)), needs
+            ctx.system.equation,
+            ctx.system.is_transposed,
+            w,
+            cotangents[0],
+            (z, tuple(arrays)),
+            needs,
         )
-        return (None, None, right_bar, *others)
+        return (None, right_bar, *others)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: torch.Tensor | None) -> torch.Tensor:
         w, z, *arrays = ctx.saved_tensors
+        equation, is_transposed = ctx.system.equation, ctx.system.is_transposed
         return implicit.push_forward_solve(
-            ctx.equation, ctx.is_transposed, w, tangents[2], (z, tuple(arrays)), tangents[3:]
+            equation, is_transposed, w, tangents[1], (z, tuple(arrays)), tangents[2:]
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[torch.Tensor, int]:
-        equation, is_transposed, right, z, *arrays = inputs
+        system, right, z, *arrays = inputs
         size = info.batch_size
-        right = _to_front(right, in_dims[2], size)
-        if all(dim is None for dim in in_dims[3:]):
+        right = _to_front(right, in_dims[1], size)
+        if all(dim is None for dim in in_dims[2:]):
             # One matrix, more right-hand sides: they share its factorization.
             many = right.reshape(-1, *right.shape[2:])
-            solution = _LinearSolve.apply(equation, is_transposed, many, z, *arrays)
-            return solution.reshape(right.shape), 0
-        z = _to_front(z, in_dims[3], size)
-        arrays, dims = _front_arrays(arrays, in_dims[4:])
-        folded = equation.wrap(_folder(size, dims))
+            return _LinearSolve.apply(system, many, z, *arrays).reshape(right.shape), 0
+        z = _to_front(z, in_dims[2], size)
+        arrays, dims = _front_arrays(arrays, in_dims[3:])
+        equation = system.equation.wrap(_folder(size, dims))
         many = right.transpose(0, 1).reshape(right.shape[1], -1, right.shape[3])
-        solution = _LinearSolve.apply(folded, is_transposed, many, _rows(z), *arrays)
+        folded = _System(equation, system.is_transposed)
+        solution = _LinearSolve.apply(folded, many, _rows(z), *arrays)
         shape = (right.shape[1], size, *right.shape[2:])
         return solution.reshape(shape).transpose(0, 1), 0
 
@@ -186,7 +198,10 @@ def linear_solve(
     arrays: Arrays,
 ) -> torch.Tensor:
     """Solve with ∂F/∂z, or its transpose, for right-hand sides (count, batch, n)."""
-    return _LinearSolve.apply(equation, is_transposed, right, z, *arrays)
+    system = _System(equation, is_transposed)
+    if batched_grads.is_batched([right, z, *arrays]):
+        return batched_grads.apply_rule(_LinearSolve, system, [right, z, *arrays])
+    return _LinearSolve.apply(system, right, z, *arrays)
 
 
 def refuse(arrays: Arrays, message: str) -> Arrays:
