@@ -79,7 +79,8 @@ Scaling scaling_of(const Engine& engine, const ProblemData& problem, long batch,
   const StructureView& view = engine.structure().view();
   const Rows<double> rows = rows_of<double>(scale, "scale", batch, view.n + view.m);
   check_length(cost, "cost", batch);
-  if (rows.is_shared() && !(problem.P.is_shared() && problem.A.is_shared())) {
+  const bool is_once = batch > 0 && rows.is_shared();  // strides of no rows say nothing
+  if (is_once && !(problem.P.is_shared() && problem.A.is_shared())) {
     refuse("scale", static_cast<size_t>(batch), static_cast<size_t>(view.n + view.m));
   }
   return {rows.start, rows.row_stride, cost.data(), nullptr};
