@@ -85,6 +85,13 @@ Scaling scaling_of(const Engine& engine, const ProblemData& problem, long batch,
   return {rows.start, rows.row_stride, cost.data(), nullptr};
 }
 
+Scaling optional_scaling(const Engine& engine, const ProblemData& problem, long batch,
+                         const std::optional<MutableTable>& scale,
+                         const std::optional<Reals>& cost) {
+  if (!scale.has_value() || !cost.has_value()) return Scaling{};
+  return scaling_of(engine, problem, batch, *scale, *cost);
+}
+
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
            std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
            int max_iterations, bool careful, bool polish, std::optional<Matrix> start_x,
@@ -158,8 +165,7 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                        optional_rows<double>(A_bar, "A_bar", batch, view.num_A),
                        optional_rows<double>(b_bar, "b_bar", batch, view.m),
                        residual.data()};
-  const bool is_scaled = scale.has_value() && cost.has_value();
-  const Scaling scaling = is_scaled ? scaling_of(engine, problem, batch, *scale, *cost) : Scaling{};
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
   engine.pull_back(problem, batch, threads, width, scaling, io);
 }
@@ -172,6 +178,68 @@ Rows<const double> sides_of(const Stack& stack, const char* name, long batch, lo
     refuse(name, static_cast<size_t>(batch * sides), static_cast<size_t>(columns));
   }
   return {stack.data(), columns, 1};
+}
+
+Rows<const double> optional_sides(const std::optional<Stack>& stack, const char* name, long batch,
+                                  long sides, long columns) {
+  if (!stack.has_value()) return {nullptr, 0, 0};
+  return sides_of(*stack, name, batch, sides, columns);
+}
+
+void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
+            Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
+            std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
+            MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
+            Codes has_solution, Reals residual, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(status, "status", batch);
+  check_length(has_solution, "has_solution", batch);
+  check_length(residual, "residual", batch);
+  AdjointData io{};
+  io.x = rows_of<const double>(x, "x", batch, view.n);
+  io.y = rows_of<const double>(y, "y", batch, view.m);
+  io.s = rows_of<const double>(s, "s", batch, view.m);
+  io.status = status.data();
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  io.is_active = {active.start, active.row_stride, active.stride};
+  const PointData points{rows_of<double>(point_x, "point_x", batch, view.n),
+                         rows_of<double>(point_y, "point_y", batch, view.m),
+                         rows_of<double>(point_v, "point_v", batch, view.m),
+                         rows_of<double>(balance, "balance", batch, view.m),
+                         rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
+                         has_solution.data(),
+                         residual.data()};
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
+  const nb::gil_scoped_release release;
+  engine.refine(problem, batch, threads, width, scaling, io, points);
+}
+
+void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix v,
+           Matrix balance, CodeMatrix is_active, Codes has_solution, std::optional<Stack> gx,
+           std::optional<Stack> gy, std::optional<Stack> gs, MutableStack lambda, MutableStack nu,
+           MutableTable residual, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  const auto sides = static_cast<long>(lambda.shape(1));
+  check_length(has_solution, "has_solution", batch);
+  sides_of(Stack(lambda), "lambda", batch, sides, view.n);
+  sides_of(Stack(nu), "nu", batch, sides, view.m);
+  rows_of<double>(residual, "residual", batch, sides);
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  const SystemData io{rows_of<const double>(v, "v", batch, view.m),
+                      rows_of<const double>(balance, "balance", batch, view.m),
+                      {active.start, active.row_stride, active.stride},
+                      has_solution.data(),
+                      sides,
+                      optional_sides(gx, "gx", batch, sides, view.n),
+                      optional_sides(gy, "gy", batch, sides, view.m),
+                      optional_sides(gs, "gs", batch, sides, view.m),
+                      {lambda.data(), view.n, 1},
+                      {nu.data(), view.m, 1},
+                      residual.data()};
+  const nb::gil_scoped_release release;
+  engine.apply(problem, batch, threads, width, io);
 }
 
 void curvature(Engine& engine, Matrix v, Codes has_solution, Stack first, Stack second,
@@ -337,6 +405,14 @@ NB_MODULE(_native, module) {
            "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(),
            "A_bar"_a.none(), "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
+      .def("refine", &cvxlayer::refine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a, "y"_a,
+           "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,
+           "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
+           "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
+      .def("apply", &cvxlayer::apply, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "v"_a,
+           "balance"_a, "is_active"_a, "has_solution"_a, "gx"_a.none(), "gy"_a.none(),
+           "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "threads"_a, "width"_a,
+           "Solve the linearized optimality conditions at such points.")
       .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,
            "result"_a, "threads"_a, "width"_a,
            "Write the second derivatives of the projection along pairs of directions.")
