@@ -47,6 +47,22 @@ class SparseMap:
 
     def __init__(self, num_columns: int, start: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
 
+class LayerProgram:
+    """A whole compiled program, for code that runs without Python."""
+
+    def __init__(self, engine: Engine, part_sizes: Sequence[int], blocks: Sequence[tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]]], has_bounds: bool, constant_row: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], outputs: Sequence[tuple[int, SparseMap, SparseMap, SparseMap, SparseMap, tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]], bool]]) -> None: ...
+
+def register_program(number: int, program: LayerProgram) -> None:
+    """
+    Let compiled code find a program, which must never be dropped, by its number.
+    """
+
+def set_finisher(function: object) -> None:
+    """Set what finishes batches that the core alone cannot."""
+
+def xla_handlers() -> dict:
+    """The handlers of XLA by name; none if the core was built without JAX."""
+
 def apply_maps(maps: Sequence[SparseMap], points: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)]], base: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, out: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], threads: int) -> None:
     """Write base plus the sum of each map times its points, row by row."""
 

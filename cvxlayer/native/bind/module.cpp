@@ -5,10 +5,13 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -16,6 +19,7 @@
 #include "../batch/engine.hpp"
 #include "../batch/inspect.hpp"
 #include "../batch/sparse_map.hpp"
+#include "registry.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -304,6 +308,61 @@ bool is_finite(Table rows, int threads) {
   return all_finite(rows.data(), static_cast<long>(rows.size()), threads);
 }
 
+using Shared = std::shared_ptr<const SparseMap>;
+
+/// A copy of a map that Python may drop; one copy of one map.
+class MapCopies {
+ public:
+  Shared of(const SparseMap* map) {
+    if (map == nullptr) return nullptr;
+    Shared& copy = copies_[map];
+    if (!copy) copy = std::make_shared<const SparseMap>(*map);
+    return copy;
+  }
+
+ private:
+  std::map<const SparseMap*, Shared> copies_;
+};
+
+/// (offset, [(parameter, forward, linear, adjoint), …]), as Python hands a map over.
+using PartList =
+    std::vector<std::tuple<int, const SparseMap*, const SparseMap*, const SparseMap*>>;
+using MapPair = std::pair<Weights, PartList>;
+
+ParametricMap map_of(const MapPair& pair, MapCopies& copies) {
+  const auto& [offset, parts] = pair;
+  ParametricMap map{{offset.data(), offset.data() + offset.shape(0)}, {}};
+  for (const auto& [parameter, forward, linear, adjoint] : parts) {
+    map.parts.push_back({parameter, copies.of(forward), copies.of(linear), copies.of(adjoint)});
+  }
+  return map;
+}
+
+/// (size, from_x, from_y, to_x, to_y, from_theta, is_exponential) of each output.
+using OutputTuple = std::tuple<long, const SparseMap*, const SparseMap*, const SparseMap*,
+                               const SparseMap*, MapPair, bool>;
+
+void build_program(LayerProgram* self, Engine* engine, std::vector<long> part_sizes,
+                   const std::vector<MapPair>& blocks, bool has_bounds, Indices constant_row,
+                   Indices constant_column, Weights constant_weight,
+                   const std::vector<OutputTuple>& outputs) {
+  if (blocks.size() != 4) throw nb::value_error("native engine: four blocks make a program");
+  MapCopies copies;
+  const auto count = constant_weight.shape(0);
+  QuadraticForm constant{{constant_row.data(), constant_row.data() + count},
+                         {constant_column.data(), constant_column.data() + count},
+                         {constant_weight.data(), constant_weight.data() + count}};
+  std::vector<OutputMap> maps;
+  for (const auto& [size, from_x, from_y, to_x, to_y, from_theta, is_exponential] : outputs) {
+    maps.push_back({size, copies.of(from_x), copies.of(from_y), copies.of(to_x), copies.of(to_y),
+                    map_of(from_theta, copies), is_exponential});
+  }
+  new (self) LayerProgram(engine, std::move(part_sizes), map_of(blocks[0], copies),
+                          map_of(blocks[1], copies), map_of(blocks[2], copies),
+                          map_of(blocks[3], copies), has_bounds, std::move(constant),
+                          std::move(maps));
+}
+
 void check_square(const Stack& stack) {
   if (stack.shape(1) != stack.shape(2)) refuse("stack", stack.shape(1), stack.shape(1));
 }
@@ -426,6 +485,19 @@ NB_MODULE(_native, module) {
       });
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
+  nb::class_<cvxlayer::LayerProgram>(
+      module, "LayerProgram", "A whole compiled program, for code that runs without Python.")
+      .def("__init__", &cvxlayer::build_program, "engine"_a, "part_sizes"_a, "blocks"_a,
+           "has_bounds"_a, "constant_row"_a, "constant_column"_a, "constant_weight"_a, "outputs"_a,
+           nb::keep_alive<1, 2>());
+  module.def("register_program", &cvxlayer::register_program, "number"_a, "program"_a,
+             "Let compiled code find a program, which must never be dropped, by its number.");
+  module.def("set_finisher", &cvxlayer::set_finisher, "function"_a,
+             "Set what finishes batches that the core alone cannot.");
+  module.def("set_warner", &cvxlayer::set_warner, "function"_a,
+             "Set what is told of derivatives whose linear systems were not solved.");
+  module.def("xla_handlers", &cvxlayer::xla_handlers,
+             "The handlers of XLA by name; none if the core was built without JAX.");
   module.def("apply_maps", &cvxlayer::apply_to_rows, "maps"_a, "points"_a, "base"_a.none(), "out"_a,
              "threads"_a, "Write base plus the sum of each map times its points, row by row.");
   module.def("sum_rows", &cvxlayer::sum_over_rows, "rows"_a, "out"_a, "threads"_a,
