@@ -60,6 +60,9 @@ def register_program(number: int, program: LayerProgram) -> None:
 def set_finisher(function: object) -> None:
     """Set what finishes batches that the core alone cannot."""
 
+def set_warner(function: object) -> None:
+    """Set what is told of derivatives whose linear systems were not solved."""
+
 def xla_handlers() -> dict:
     """The handlers of XLA by name; none if the core was built without JAX."""
 

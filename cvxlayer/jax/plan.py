@@ -136,8 +136,7 @@ class Plan:
         full = check_shapes(rules, [value.shape for value in values])
         wide = jax.dtypes.canonicalize_dtype(np.float64)
         rows = [
-            _to_rows(rule, value, full, wide)
-            for rule, value in zip(rules, values, strict=True)
+            _to_rows(rule, value, full, wide) for rule, value in zip(rules, values, strict=True)
         ]
         parts = self.evaluator.program.coordinates.parts
         theta = tuple(

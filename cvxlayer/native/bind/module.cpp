@@ -325,8 +325,7 @@ class MapCopies {
 };
 
 /// (offset, [(parameter, forward, linear, adjoint), …]), as Python hands a map over.
-using PartList =
-    std::vector<std::tuple<int, const SparseMap*, const SparseMap*, const SparseMap*>>;
+using PartList = std::vector<std::tuple<int, const SparseMap*, const SparseMap*, const SparseMap*>>;
 using MapPair = std::pair<Weights, PartList>;
 
 ParametricMap map_of(const MapPair& pair, MapCopies& copies) {
@@ -357,10 +356,10 @@ void build_program(LayerProgram* self, Engine* engine, std::vector<long> part_si
     maps.push_back({size, copies.of(from_x), copies.of(from_y), copies.of(to_x), copies.of(to_y),
                     map_of(from_theta, copies), is_exponential});
   }
-  new (self) LayerProgram(engine, std::move(part_sizes), map_of(blocks[0], copies),
-                          map_of(blocks[1], copies), map_of(blocks[2], copies),
-                          map_of(blocks[3], copies), has_bounds, std::move(constant),
-                          std::move(maps));
+  new (self)
+      LayerProgram(engine, std::move(part_sizes), map_of(blocks[0], copies),
+                   map_of(blocks[1], copies), map_of(blocks[2], copies), map_of(blocks[3], copies),
+                   has_bounds, std::move(constant), std::move(maps));
 }
 
 void check_square(const Stack& stack) {
@@ -485,8 +484,8 @@ NB_MODULE(_native, module) {
       });
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
-  nb::class_<cvxlayer::LayerProgram>(
-      module, "LayerProgram", "A whole compiled program, for code that runs without Python.")
+  nb::class_<cvxlayer::LayerProgram>(module, "LayerProgram",
+                                     "A whole compiled program, for code that runs without Python.")
       .def("__init__", &cvxlayer::build_program, "engine"_a, "part_sizes"_a, "blocks"_a,
            "has_bounds"_a, "constant_row"_a, "constant_column"_a, "constant_weight"_a, "outputs"_a,
            nb::keep_alive<1, 2>());

@@ -110,11 +110,9 @@ void solve(Call& call) {
   const long batch = x.rows();
 
   const ProgramData data = program.evaluate(values.theta, batch, threads);
-  const SolveResults results{exact_x.view(),       exact_y.view(),
-                             exact_s.view(),       status,
-                             iterations,           primal.start(),
-                             dual.start(),         gap.start(),
-                             {is_active, view.m, 1}};
+  const SolveResults results{exact_x.view(), exact_y.view(), exact_s.view(),
+                             status,         iterations,     primal.start(),
+                             dual.start(),   gap.start(),    {is_active, view.m, 1}};
   std::fill_n(solved_by, batch, std::int8_t{0});
   if (call.integer("is_native") != 0) {
     const ScalingStorage storage(data.view(), batch, view.n + view.m);
@@ -146,8 +144,8 @@ void solve(Call& call) {
   if (is_unfinished(status, batch, call.integer("raises") != 0) ||
       call.integer("is_verbose") != 0) {
     const UnfinishedBatch unfinished{
-        batch,           data.view(),     &view,     exact_x.start(), exact_y.start(),
-        exact_s.start(), status,          solved_by, is_active,       iterations,
+        batch,           data.view(),  &view,      exact_x.start(), exact_y.start(),
+        exact_s.start(), status,       solved_by,  is_active,       iterations,
         primal.start(),  dual.start(), gap.start()};
     const std::string wrong = finish_in_python(call.integer("route"), unfinished);
     if (!wrong.empty()) throw Failure(wrong);
@@ -221,11 +219,19 @@ void apply(Call& call) {
   const long width = n + 2 * m;
   std::vector<double> residual(batch);
   for (long k = 0; k < sides; ++k) {
-    const AdjointData io{{point, width, 1}, {point + n, width, 1}, {point + n + m, width, 1},
-                         status, {active, m, 1},
-                         {gx.start() + k * n, sides * n, 1}, {gy.start() + k * m, sides * m, 1},
-                         {nullptr, 0, 0}, {nullptr, 0, 0}, {lambda.start() + k * n, sides * n, 1},
-                         {nullptr, 0, 0}, {nu.start() + k * m, sides * m, 1}, residual.data()};
+    const AdjointData io{{point, width, 1},
+                         {point + n, width, 1},
+                         {point + n + m, width, 1},
+                         status,
+                         {active, m, 1},
+                         {gx.start() + k * n, sides * n, 1},
+                         {gy.start() + k * m, sides * m, 1},
+                         {nullptr, 0, 0},
+                         {nullptr, 0, 0},
+                         {lambda.start() + k * n, sides * n, 1},
+                         {nullptr, 0, 0},
+                         {nu.start() + k * m, sides * m, 1},
+                         residual.data()};
     program.engine().pull_back(data.view(), batch, threads, 0, Scaling{}, io);
   }
   for (long k = 0; k < batch * sides * n; ++k) lambda.start()[k] = -lambda.start()[k];
@@ -250,8 +256,8 @@ void curvature(Call& call) {
     for (long i = 0; i < m; ++i) v[row * m + i] = point[n + i] - point[n + m + i];
     solved[row] = has_solution(status[row]);
   }
-  const CurvatureData io{{v.data(), m, 1}, solved.data(), sides, {first.start(), m, 1},
-                         {second.start(), m, 1}, {result.start(), m, 1}};
+  const CurvatureData io{{v.data(), m, 1},      solved.data(),          sides,
+                         {first.start(), m, 1}, {second.start(), m, 1}, {result.start(), m, 1}};
   program.engine().curvature(batch, threads_of(call), 0, io);
   result.finish();
 }
@@ -354,12 +360,8 @@ ffi::Error guarded(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictio
 
 template <void (*function)(Call&)>
 XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame) {
-  static auto* handler = ffi::Ffi::Bind()
-                             .RemainingArgs()
-                             .RemainingRets()
-                             .Attrs()
-                             .To(guarded<function>)
-                             .release();
+  static auto* handler =
+      ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs().To(guarded<function>).release();
   return handler->Call(frame);
 }
 
