@@ -187,7 +187,7 @@ def _refine_shapes(*operands: Any, program: RegisteredProgram, **_: Any) -> list
     structure = program.program.structure
     n, m, rows = structure.num_variables, structure.num_rows, operands[-1].shape[0]
     real = np.float32 if operands[-3].dtype == np.uint32 else np.float64
-    exact = exact_shape(rows, n + 2 * m, real)
+    exact = exact_shape(rows, m, real)
     points: list[Shape] = [((rows, length), real) for length in (n, m, m, m)]
     return [*points, exact, ((rows, m), np.int8), ((rows,), np.int8)]
 
@@ -277,12 +277,11 @@ def _jvp_of_apply(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any
         rx, ry = rx - r, ry - t
     bend = None
     if not is_zero(dv) and program.program.structure.cones.curved:
-        v, balance, *exact = point
-        weight = balance[:, None]
+        weight = point[1][:, None]
         _, moved = product(theta, lam, jnp.zeros_like(nu), is_affine=True)
         steps = jnp.broadcast_to(dv[:, None], nu.shape)
         sides = (weight * (moved - gy) + nu / weight, steps)
-        (change,) = bind(_curvature, v, *exact, *sides, program=program, threads=threads)
+        (change,) = bind(_curvature, *point, *sides, program=program, threads=threads)
         bend = weight * change
         back, _ = product(theta, jnp.zeros_like(lam), bend, is_affine=True)
         rx, ry = rx - back, ry - change / weight

@@ -14,17 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvxlayer.compiler import CompiledProgram
 from cvxlayer.errors import Status
 from cvxlayer.evaluation import Evaluator
 from cvxlayer.inputs import InputRule, batch_shape_of, check_shapes
 from cvxlayer.jax import cone, maps
 from cvxlayer.jax.handlers import register_handlers
 from cvxlayer.jax.route import open_route
+from cvxlayer.options import LayerOptions, OnFailure
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import OutputSpec
 from cvxlayer.program.registered import RegisteredProgram, register_program
 from cvxlayer.solve.backend import Settings
 
+# Values hold no reference to their key, so a layer that is gone takes its plan along.
 _plans: weakref.WeakKeyDictionary[Evaluator, Plan] = weakref.WeakKeyDictionary()
 
 
@@ -54,16 +57,20 @@ class Plan:
     """A layer as JAX needs it.
 
     Attributes:
-        evaluator: the layer.
-        registered: its program in the core.
+        program: what is solved.
+        options: how.
+        rules: what values must satisfy.
+        registered: the program in the core.
     """
 
-    evaluator: Evaluator
+    program: CompiledProgram
+    options: LayerOptions
+    rules: tuple[InputRule, ...]
     registered: RegisteredProgram
 
     @functools.cached_property
     def _threads(self) -> int:
-        return count_threads(self.evaluator.options.settings.threads)
+        return count_threads(self.options.settings.threads)
 
     @functools.cached_property
     def _methods(self) -> dict[Any, cone.Method]:
@@ -88,8 +95,8 @@ class Plan:
         return self._methods[key]
 
     def _make_method(self, settings: Settings, is_checked: bool) -> cone.Method:
-        options = self.evaluator.options
-        raises = not is_checked and self.evaluator.raises
+        options = self.options
+        raises = not is_checked and (self.options.on_failure is OnFailure.RAISE)
         extra = settings.extra
         return cone.Method(
             program=self.registered,
@@ -132,18 +139,18 @@ class Plan:
         values: tuple[Any, ...],
         start: tuple[Any, Any, Any] | None,
     ) -> Answer:
-        rules = self.evaluator.rules
+        rules = self.rules
         full = check_shapes(rules, [value.shape for value in values])
         wide = jax.dtypes.canonicalize_dtype(np.float64)
         rows = [
             _to_rows(rule, value, full, wide) for rule, value in zip(rules, values, strict=True)
         ]
-        parts = self.evaluator.program.coordinates.parts
+        parts = self.program.coordinates.parts
         theta = tuple(
             jnp.log(rows[part.parameter]) if part.is_log else rows[part.parameter] for part in parts
         )
         point = cone.solve(method, theta, wide, start)
-        specs = self.evaluator.program.outputs
+        specs = self.program.outputs
         variables = self.read(range(len(specs)), specs, theta, point, full, dtype)
         value = None
         if wants_value:
@@ -198,7 +205,9 @@ def plan_of(evaluator: Evaluator) -> Plan:
         register_handlers()
         program = evaluator.program
         registered = register_program(program.program, program.recovery)
-        plan = _plans[evaluator] = Plan(evaluator, registered)
+        plan = _plans[evaluator] = Plan(
+            program, evaluator.options, evaluator.rules, registered
+        )
     return plan
 
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax")
-pytest.importorskip("cvxlayer.jax", exc_type=ImportError)
-
 import jax.numpy as jnp  # noqa: E402
 
 from tests.catalog.problems import PROBLEMS  # noqa: E402

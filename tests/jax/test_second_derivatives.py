@@ -6,8 +6,6 @@ from __future__ import annotations
 import pytest
 
 jax = pytest.importorskip("jax")
-pytest.importorskip("cvxlayer.jax", exc_type=ImportError)
-
 import jax.numpy as jnp  # noqa: E402
 
 from cvxlayer.errors import UnsupportedDerivativeError  # noqa: E402

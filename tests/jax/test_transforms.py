@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax")
-pytest.importorskip("cvxlayer.jax", exc_type=ImportError)
-
 import jax.numpy as jnp  # noqa: E402
 
 from tests.catalog.smooth_problems import SMOOTH, smooth_case  # noqa: E402

@@ -22,6 +22,8 @@ namespace {
 
 constexpr double kInfeasibleTolerance = 1e-8;
 constexpr int kDefaultIterations = 100;
+// Where the derivative is unique, its system is solved to rounding, far below this.
+constexpr double kLargeResidual = 1e-6;
 
 /// A failure to report to the user of the layer rather than to its authors.
 struct Failure : std::exception {
@@ -171,94 +173,87 @@ void solve(Call& call) {
 
 void refine(Call& call) {
   const LayerProgram& program = find_program(call.integer("program"));
-  const StructureView& view = program.structure();
+  const int threads = threads_of(call);
   const ThetaOperands values(call, program);
   const Operand x = call.operand(), y = call.operand(), s = call.operand();
-  const auto* status = call.typed_operand<std::int8_t>();
-  const auto* active = call.typed_operand<std::int8_t>();
+  AdjointData io{};
+  io.x = x.view();
+  io.y = y.view();
+  io.s = s.view();
+  io.status = call.typed_operand<std::int8_t>();
+  const long m = program.structure().m;
+  io.is_active = {call.typed_operand<std::int8_t>(), m, 1};
   const Outcome x_out = call.outcome(), y_out = call.outcome(), v_out = call.outcome();
-  const Outcome balance = call.outcome();
-  const Outcome exact = call.outcome();
+  const Outcome balance = call.outcome(), exact_v = call.outcome();
   auto* is_active = call.typed_outcome<std::int8_t>();
   auto* solved = call.typed_outcome<std::int8_t>();
-  const long batch = x.rows(), n = view.n, m = view.m;
-  std::copy_n(x.start(), batch * n, x_out.start());
-  std::copy_n(y.start(), batch * m, y_out.start());
-  for (long k = 0; k < batch * m; ++k) v_out.start()[k] = y.start()[k] - s.start()[k];
-  for (long row = 0; row < batch; ++row) {
-    double* out = exact.start() + row * (n + 2 * m);
-    std::copy_n(x.start() + row * n, n, out);
-    std::copy_n(y.start() + row * m, m, out + n);
-    std::copy_n(s.start() + row * m, m, out + n + m);
-    solved[row] = status[row];
-  }
-  std::copy_n(active, batch * m, is_active);
-  x_out.finish();
-  y_out.finish();
-  v_out.finish();
-  std::fill_n(balance.start(), batch * m, 1.0);
-  balance.finish();
-  exact.finish();
+  const long batch = x.rows();
+  std::vector<double> residual(static_cast<size_t>(batch));
+  const PointData points{x_out.view(),      y_out.view(), exact_v.view(),  balance.view(),
+                         {is_active, m, 1}, solved,       residual.data()};
+  const ProgramData data = program.evaluate(values.theta, batch, threads);
+  program.engine().refine(data.view(), batch, threads, 0, Scaling{}, io, points);
+  std::copy_n(exact_v.start(), batch * m, v_out.start());
+  for (const Outcome* outcome : {&x_out, &y_out, &v_out, &balance}) outcome->finish();
 }
+
+/// The operands that say where a solution is differentiated.
+struct PointOperands {
+  Operand balance, v;
+  const std::int8_t *is_active, *has_solution;
+
+  explicit PointOperands(Call& call)
+      // Before v comes v in JAX's precision, through which derivatives flow.
+      : balance((call.next_operand(), call.operand())),
+        v(call.operand()),
+        is_active(call.typed_operand<std::int8_t>()),
+        has_solution(call.typed_operand<std::int8_t>()) {}
+};
 
 void apply(Call& call) {
   const LayerProgram& program = find_program(call.integer("program"));
   const StructureView& view = program.structure();
   const int threads = threads_of(call);
   const ThetaOperands values(call, program);
-  call.next_operand();
-  call.next_operand();
-  const Operand exact = call.operand();
-  const auto* active = call.typed_operand<std::int8_t>();
-  const auto* status = call.typed_operand<std::int8_t>();
+  const PointOperands point(call);
   const Operand gx = call.operand(), gy = call.operand();
   const Outcome lambda = call.outcome(), nu = call.outcome();
-  const long batch = exact.rows(), n = view.n, m = view.m, sides = gx.inner();
+  const long batch = gx.rows(), sides = gx.inner();
+  std::vector<double> residual(static_cast<size_t>(batch * sides));
+  const SystemData io{point.v.view(),
+                      point.balance.view(),
+                      {point.is_active, view.m, 1},
+                      point.has_solution,
+                      sides,
+                      {gx.start(), view.n, 1},
+                      {gy.start(), view.m, 1},
+                      {nullptr, 0, 0},
+                      {lambda.start(), view.n, 1},
+                      {nu.start(), view.m, 1},
+                      residual.data()};
   const ProgramData data = program.evaluate(values.theta, batch, threads);
-  const double* point = exact.start();
-  const long width = n + 2 * m;
-  std::vector<double> residual(batch);
-  for (long k = 0; k < sides; ++k) {
-    const AdjointData io{{point, width, 1},
-                         {point + n, width, 1},
-                         {point + n + m, width, 1},
-                         status,
-                         {active, m, 1},
-                         {gx.start() + k * n, sides * n, 1},
-                         {gy.start() + k * m, sides * m, 1},
-                         {nullptr, 0, 0},
-                         {nullptr, 0, 0},
-                         {lambda.start() + k * n, sides * n, 1},
-                         {nullptr, 0, 0},
-                         {nu.start() + k * m, sides * m, 1},
-                         residual.data()};
-    program.engine().pull_back(data.view(), batch, threads, 0, Scaling{}, io);
-  }
-  for (long k = 0; k < batch * sides * n; ++k) lambda.start()[k] = -lambda.start()[k];
+  program.engine().apply(data.view(), batch, threads, 0, io);
   lambda.finish();
   nu.finish();
+  for (long row = 0; row < batch; ++row) {
+    const double* own = residual.data() + row * sides;
+    residual[static_cast<size_t>(row)] = *std::max_element(own, own + sides);
+  }
+  if (*std::max_element(residual.begin(), residual.begin() + batch) > kLargeResidual) {
+    warn_in_python(residual.data(), batch);
+  }
 }
 
 void curvature(Call& call) {
   const LayerProgram& program = find_program(call.integer("program"));
-  const StructureView& view = program.structure();
-  call.next_operand();  // v, of which this has all digits:
-  const Operand exact = call.operand();
-  call.next_operand();
-  const auto* status = call.typed_operand<std::int8_t>();
+  const long m = program.structure().m;
+  const PointOperands point(call);
   const Operand first = call.operand(), second = call.operand();
   const Outcome result = call.outcome();
-  const long batch = exact.rows(), n = view.n, m = view.m, sides = first.inner();
-  std::vector<double> v(static_cast<size_t>(batch * m));
-  std::vector<std::int8_t> solved(static_cast<size_t>(batch));
-  for (long row = 0; row < batch; ++row) {
-    const double* point = exact.start() + row * (n + 2 * m);
-    for (long i = 0; i < m; ++i) v[row * m + i] = point[n + i] - point[n + m + i];
-    solved[row] = has_solution(status[row]);
-  }
-  const CurvatureData io{{v.data(), m, 1},      solved.data(),          sides,
-                         {first.start(), m, 1}, {second.start(), m, 1}, {result.start(), m, 1}};
-  program.engine().curvature(batch, threads_of(call), 0, io);
+  const CurvatureData io{point.v.view(),          point.has_solution,
+                         first.inner(),           {first.start(), m, 1},
+                         {second.start(), m, 1},  {result.start(), m, 1}};
+  program.engine().curvature(result.rows(), threads_of(call), 0, io);
   result.finish();
 }
 
