@@ -23,8 +23,9 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("cvxlayer needs Python >= 3.11: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
+# JAX is one of them: its headers decide whether the core gets handlers for it.
 $(VENV)/.build-tools: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmeel-eigen>=3.4' 'cmake>=3.26' 'ninja>=1.11'
+	$(BIN)/pip install --quiet 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmeel-eigen>=3.4' 'cmake>=3.26' 'ninja>=1.11' 'jax==0.10.2'
 	touch $@
 
 # The editable install also compiles the native core, incrementally: hence the sources.

@@ -22,6 +22,12 @@ class Engine:
         Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.
         """
 
+    def refine(self, batch: int, P: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], q: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], A: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], b: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], x: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], y: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], s: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], status: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], is_active: Annotated[NDArray[numpy.int8], dict(shape=(None, None), device='cpu')], scale: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')] | None, cost: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')] | None, point_x: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], point_y: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], point_v: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], balance: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu')], point_active: Annotated[NDArray[numpy.int8], dict(shape=(None, None), device='cpu')], has_solution: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], residual: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], threads: int, width: int) -> None:
+        """Write the points where solutions are differentiated."""
+
+    def apply(self, batch: int, P: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], q: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], A: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], b: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], v: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], balance: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], is_active: Annotated[NDArray[numpy.int8], dict(shape=(None, None), device='cpu')], has_solution: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], gx: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, gy: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, gs: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, lam: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], nu: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], residual: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], threads: int, width: int) -> None:
+        """Solve the linearized optimality conditions at such points."""
+
     def curvature(self, v: Annotated[NDArray[numpy.float64], dict(shape=(None, None), device='cpu', writable=False)], has_solution: Annotated[NDArray[numpy.int8], dict(shape=(None,), order='C', device='cpu')], first: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], second: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], result: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], threads: int, width: int) -> None:
         """
         Write the second derivatives of the projection along pairs of directions.
@@ -40,6 +46,25 @@ class SparseMap:
     """A constant sparse matrix, to multiply."""
 
     def __init__(self, num_columns: int, start: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
+class LayerProgram:
+    """A whole compiled program, for code that runs without Python."""
+
+    def __init__(self, engine: Engine, part_sizes: Sequence[int], blocks: Sequence[tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]]], has_bounds: bool, constant_row: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], outputs: Sequence[tuple[int, SparseMap, SparseMap, SparseMap, SparseMap, tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]], bool]]) -> None: ...
+
+def register_program(number: int, program: LayerProgram) -> None:
+    """
+    Let compiled code find a program, which must never be dropped, by its number.
+    """
+
+def set_finisher(function: object) -> None:
+    """Set what finishes batches that the core alone cannot."""
+
+def set_warner(function: object) -> None:
+    """Set what is told of derivatives whose linear systems were not solved."""
+
+def xla_handlers() -> dict:
+    """The handlers of XLA by name; none if the core was built without JAX."""
 
 def apply_maps(maps: Sequence[SparseMap], points: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)]], base: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, out: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], threads: int) -> None:
     """Write base plus the sum of each map times its points, row by row."""

@@ -327,7 +327,7 @@ def _levels_to_caller() -> int:
     """Return the `stacklevel` at which a warning points at the code that called the layer."""
     # Level 0 is this function itself.
     level, frame = 0, inspect.currentframe()
-    while frame is not None and _package(frame) in ("cvxlayer", "torch"):
+    while frame is not None and _package(frame) in ("cvxlayer", "torch", "jax"):
         level, frame = level + 1, frame.f_back
     return level
 

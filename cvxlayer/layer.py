@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A convex problem as a function of arrays: NumPy in, NumPy out; torch in, torch out."""
+"""A convex problem as a function of arrays: what goes in, NumPy, torch or JAX, comes out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from cvxlayer.solve.backend import AbstractBackend
 class Layer:
     """A parametrized convex problem as a function, for the arrays it is called with.
 
-    Torch tensors give torch tensors, differentiable as those of `cvxlayer.torch.Layer`;
-    NumPy arrays, lists and numbers give NumPy arrays.
+    Torch tensors give torch tensors, differentiable as those of `cvxlayer.torch.Layer`; JAX
+    arrays give JAX arrays, as those of `cvxlayer.jax.Layer`; NumPy arrays, lists and numbers
+    give NumPy arrays.
 
     Args:
         problem: a DPP `cvxpy.Problem`, or a `CompiledProgram`.
@@ -101,10 +102,8 @@ class Layer:
             SolverError: an instance was not solved (unless `on_failure="nan"`).
         """
         bound = self._evaluator.bind(values, named)
-        if _has_torch(bound):
-            # Imported here: `import cvxlayer` must not import a framework.
-            from cvxlayer.torch import ops
-
+        ops = _adapter(bound)
+        if ops is not None:
             return ops.call(self._evaluator, bound, solver_args, warm_start)
         evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
         if self._evaluator.must_raise(evaluation):
@@ -120,10 +119,8 @@ class Layer:
     ) -> Solution[Any]:
         """Return the whole `Solution`; arguments and errors as of a call."""
         bound = self._evaluator.bind(values, named)
-        if _has_torch(bound):
-            # Imported here: `import cvxlayer` must not import a framework.
-            from cvxlayer.torch import ops
-
+        ops = _adapter(bound)
+        if ops is not None:
             return ops.solve(self._evaluator, bound, solver_args, warm_start)
         evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
         solution = _report(evaluation, dtype)
@@ -136,17 +133,27 @@ class Layer:
         return f"Layer({self._evaluator.describe()})"
 
 
-def _has_torch(values: Sequence[Any]) -> bool:
-    """Tell whether some value is a torch tensor; refuse JAX arrays."""
-    # A tensor can only exist if its framework is loaded, so nothing is imported to look.
+def _adapter(values: Sequence[Any]) -> Any:
+    """Return what calls a layer with tensors or with JAX arrays; None for NumPy."""
+    # Either can only exist if its framework is loaded, so nothing is imported to look.
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    has_torch = torch is not None and any(isinstance(value, torch.Tensor) for value in values)
     if jax is not None and any(isinstance(value, jax.Array) for value in values):
-        raise ParameterValueError(
-            "The layer was called with a JAX array; this version takes NumPy arrays and torch "
-            "tensors, and never converts silently. Pass `numpy.asarray(value)` for an answer "
-            "without gradients."
-        )
-    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
+        if has_torch:
+            raise ParameterValueError(
+                "The layer was called with a torch tensor and a JAX array; it never converts "
+                "from one framework to the other. Pass all values in one of them."
+            )
+        # Imported here: `import cvxlayer` must not import a framework.
+        from cvxlayer.jax import ops
+
+        return ops
+    if has_torch:
+        # Imported here: as above.
+        from cvxlayer.torch import ops
+
+        return ops
+    return None
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ from cvxlayer.errors import OptionError, ShapeError, suggest
 from cvxlayer.program.parametric import ParametricConeProgram
 from cvxlayer.program.solution import ConeSolution, Solution
 from cvxlayer.solve.backend import AbstractBackend, Settings, parse_settings
-from cvxlayer.solve.registry import WARM_STARTING, get_backend
+from cvxlayer.solve.registry import WARM_STARTING, backend_names, get_backend
 
 
 class OnFailure(enum.Enum):
@@ -42,6 +42,17 @@ class LayerOptions:
     backend: AbstractBackend
     settings: Settings
     on_failure: OnFailure
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the solver is our own engine."""
+        return self.backend is get_backend()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the solver is one of those that come with cvxlayer."""
+        name = self.backend.name
+        return name in backend_names() and self.backend is get_backend(name)
 
 
 def resolve_options(

@@ -323,12 +323,6 @@ def test_a_value_outside_the_declared_domain_is_refused():
         layer(np.zeros(4), np.array([1.0, 0.0, -1.0]))
 
 
-def test_jax_arrays_are_refused_not_converted():
-    jnp = pytest.importorskip("jax.numpy")
-    with pytest.raises(ParameterValueError, match=r"JAX array.*never converts silently"):
-        between()(jnp.zeros(2), np.zeros(2), np.ones(2))
-
-
 # --- the object --------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
-from cvxlayer.differentiate import primitives
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
@@ -85,6 +84,103 @@ def pull_back(
     return ConeProgramCotangent(P_bar, q_bar, A_bar, b_bar, residual)
 
 
+def refine(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    solution: ConeSolution,
+    *,
+    threads: int = 1,
+    width: int = 0,
+) -> LinearizationPoint:
+    """Return where the solution map is differentiated; see `primitives.refine`.
+
+    Args:
+        engine: of the batch's structure.
+        batch: the data that was solved.
+        solution: what the solve returned.
+        threads: threads over the batch.
+        width: number of SIMD lanes; 0 chooses.
+    """
+    n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
+    x, (y, v, balance) = np.empty((size, n)), np.empty((3, size, m))
+    is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, np.int8)
+    residual = np.empty(size)
+    engine.refine(
+        size,
+        batch.P,
+        batch.q,
+        batch.A,
+        batch.b,
+        solution.x,
+        solution.y,
+        solution.s,
+        np.ascontiguousarray(solution.status, np.int8),
+        np.ascontiguousarray(solution.is_active, np.int8),
+        *(solution.scaling or (None, None)),
+        x,
+        y,
+        v,
+        balance,
+        is_active,
+        has_solution,
+        residual,
+        threads,
+        width,
+    )
+    return LinearizationPoint(x, y, v, balance, is_active, has_solution > 0, residual)
+
+
+def apply(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    point: LinearizationPoint,
+    gx: Float[np.ndarray, "batch count n"] | None,
+    gy: Float[np.ndarray, "batch count m"] | None,
+    gs: Float[np.ndarray, "batch count m"] | None,
+    *,
+    threads: int = 1,
+    width: int = 0,
+) -> tuple[
+    Float[np.ndarray, "batch count n"],
+    Float[np.ndarray, "batch count m"],
+    Float[np.ndarray, "batch count"],
+]:
+    """Solve the linearized optimality conditions; see `primitives.apply`.
+
+    Args:
+        engine: of the batch's structure.
+        batch: the data.
+        point: where.
+        gx: right-hand sides, `count` for each instance with one factorization; None for zero.
+        gy: likewise.
+        gs: likewise.
+        threads: threads over the batch.
+        width: number of SIMD lanes; 0 chooses.
+    """
+    count = next(g.shape[1] for g in (gx, gy, gs) if g is not None)
+    n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
+    lam, nu = np.empty((size, count, n)), np.empty((size, count, m))
+    residual = np.empty((size, count))
+    engine.apply(
+        size,
+        batch.P,
+        batch.q,
+        batch.A,
+        batch.b,
+        point.v,
+        point.balance,
+        np.ascontiguousarray(point.is_active, np.int8),
+        np.ascontiguousarray(point.has_solution, np.int8),
+        *(None if g is None else np.ascontiguousarray(g) for g in (gx, gy, gs)),
+        lam,
+        nu,
+        residual,
+        threads,
+        width,
+    )
+    return lam, nu, residual
+
+
 def curvature(
     engine: _native.Engine,
     point: LinearizationPoint,
@@ -157,8 +253,7 @@ class NativeDerivative:
         threads: int | None = None,
     ) -> LinearizationPoint:
         """Return the point of differentiation; see `primitives.refine`."""
-        del prepared, threads
-        return primitives.refine(batch, solution)
+        return refine(prepared, batch, solution, threads=count_threads(threads))
 
     def apply(
         self,
@@ -176,8 +271,7 @@ class NativeDerivative:
         Float[np.ndarray, "batch count"],
     ]:
         """Solve the linearized optimality conditions; see `primitives.apply`."""
-        del prepared, threads
-        return primitives.apply(batch, point, gx, gy, gs)
+        return apply(prepared, batch, point, gx, gy, gs, threads=count_threads(threads))
 
     def curvature(
         self,

@@ -29,6 +29,8 @@ from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
 # Up to this ratio, a sum keeps enough digits of the smaller summand.
 _COMPARABLE = 1e3
+# Of the size of v: what projecting is rounded by.
+_PROJECTED = 1e-14
 
 
 def refine(batch: ConeProgramBatch, solution: ConeSolution) -> LinearizationPoint:
@@ -57,7 +59,8 @@ def refine(batch: ConeProgramBatch, solution: ConeSolution) -> LinearizationPoin
         found = drop_dependent_rows(program, polish(program, start))
         d, e, k = scaling.column, scaling.row, scaling.cost
         point.x[row] = d * found.x
-        y, s = e * found.y / k, found.s / e
+        y, s = _without_rounding(program.cones, found)
+        y, s = e * y / k, s / e
         balance = balance_of(program.cones, y, s)
         point.y[row, is_present], point.balance[row, is_present] = y, balance
         point.v[row] = -np.inf
@@ -164,6 +167,20 @@ def balance_of(
         if min(dual, slack) > 0.0 and max(dual, slack) > _COMPARABLE * min(dual, slack):
             balance[cone.rows] = 2.0 ** round(0.5 * np.log2(dual / slack))
     return balance
+
+
+def _without_rounding(
+    cones: ConeProduct, point: ComplementaryPoint
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Return y and s, zero on curved cones where they are what a projection is rounded by."""
+    y, s = point.y, point.s
+    for cone in cones.curved:
+        dual, slack = _largest(y[cone.rows]), _largest(s[cone.rows])
+        if dual <= _PROJECTED * slack:
+            y[cone.rows] = 0.0
+        elif slack <= _PROJECTED * dual:
+            s[cone.rows] = 0.0
+    return y, s
 
 
 def _equilibrated(

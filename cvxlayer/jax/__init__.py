@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Implicit functions of JAX arrays."""
+"""Convex optimization layers, and implicit functions, of JAX arrays."""
 
 from cvxlayer.jax.families import (
     CG,
@@ -22,8 +22,10 @@ from cvxlayer.jax.families import (
     fixed_point,
     root,
 )
+from cvxlayer.jax.layer import Layer
 
 __all__ = [
+    "Layer",
     "root",
     "fixed_point",
     "argmin",

@@ -58,18 +58,36 @@ class NativeBackend(AbstractBackend):
             _run_from(settings.warm_start, prepared, batch, settings, solution)
         # SOLVED is 0: in the usual case nothing more is looked at.
         if solution.status.any():
-            _retry(prepared, batch, settings, solution)
+            self.finish(prepared, batch, settings, solution)
         object.__setattr__(solution, "solve_seconds", time.perf_counter() - start)
         if settings.verbose:
             log_solve(self, solution)
         return solution
+
+    def finish(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        settings: Settings,
+        solution: ConeSolution,
+    ) -> None:
+        """Solve rows that failed in the first pass again, in place: carefully, then by Clarabel."""
+        if solution.scaling is None:
+            object.__setattr__(solution, "scaling", _allocate_scaling(batch))
+        failed = _numerically_failed(solution, settings)
+        if len(failed) == 0:
+            return
+        _run(prepared, batch, settings, solution, failed, careful=True)
+        solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
+        failed = _numerically_failed(solution, settings)
+        if len(failed) and settings.extra.get("fallback", True):
+            _fall_back(batch, settings, solution, failed)
 
 
 def _allocate(batch: ConeProgramBatch) -> ConeSolution:
     size, structure = batch.size, batch.structure
     n, m = structure.num_variables, structure.num_rows
     reals = np.empty((3, size))
-    num_scales = 1 if len(batch.P) == len(batch.A) == 1 else size
     return ConeSolution(
         x=np.empty((size, n)),
         y=np.empty((size, m)),
@@ -82,8 +100,14 @@ def _allocate(batch: ConeProgramBatch) -> ConeSolution:
         solved_by=np.zeros(size, np.int8),
         is_active=np.empty((size, m), np.int8),
         solve_seconds=0.0,
-        scaling=(np.empty((num_scales, n + m)), np.empty(size)),
+        scaling=_allocate_scaling(batch),
     )
+
+
+def _allocate_scaling(batch: ConeProgramBatch) -> tuple[np.ndarray, np.ndarray]:
+    length = batch.structure.num_variables + batch.structure.num_rows
+    num_rows = 1 if len(batch.P) == len(batch.A) == 1 else batch.size
+    return np.empty((num_rows, length)), np.empty(batch.size)
 
 
 def _run(
@@ -138,20 +162,6 @@ def _run_from(
     _run(engine, batch, settings, solution, None, (start.x, start.y, is_usable), careful=False)
     # The engine has cleared those that led nowhere.
     solution.solved_by[is_usable != 0] = SolvedBy.WARM_START
-
-
-def _retry(
-    engine: _native.Engine, batch: ConeProgramBatch, settings: Settings, solution: ConeSolution
-) -> None:
-    """Solve rows that failed for numerical reasons again: carefully, then by Clarabel."""
-    failed = _numerically_failed(solution, settings)
-    if len(failed) == 0:
-        return
-    _run(engine, batch, settings, solution, failed, careful=True)
-    solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
-    failed = _numerically_failed(solution, settings)
-    if len(failed) and settings.extra.get("fallback", True):
-        _fall_back(batch, settings, solution, failed)
 
 
 def _numerically_failed(solution: ConeSolution, settings: Settings) -> np.ndarray:

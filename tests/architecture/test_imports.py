@@ -66,6 +66,7 @@ OUTSIDE = {
 NATIVE_DOORS = {
     "cvxlayer.program.engine",
     "cvxlayer.program.inspection",
+    "cvxlayer.program.registered",
     "cvxlayer.program.sparse_map",
     "cvxlayer.solve.native",
     "cvxlayer.differentiate.native",

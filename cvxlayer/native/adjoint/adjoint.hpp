@@ -5,6 +5,8 @@
 //     K [λ; μ] = [x̄ − Aᵀs̄; S ȳ],   ν = s̄ + S μ
 //     q̄ = −λ,  b̄ = ν,  Ā = −(yλᵀ + νxᵀ),  P̄ = −½(λxᵀ + xλᵀ)
 //
+// and the two halves it is made of, for derivatives of every order and mode: `refine`, from
+// solutions to the points of differentiation, and `apply`, from (x̄, ȳ, s̄) to (λ, ν) there.
 // with K and S of linearization.hpp. Derivation: docs/derivations/derivative.md.
 #pragma once
 
@@ -15,6 +17,8 @@ namespace cvxlayer::CVXLAYER_ISA {
 constexpr double kInconsistentAdjoint = 1e-7;
 constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
+constexpr double kComparable = 1e3;   // up to this ratio a sum keeps enough digits of both
+constexpr double kProjected = 1e-14;  // of the size of v: what projecting is rounded by
 
 template <class L>
 struct Adjoint final : private Linearization<L> {
@@ -27,6 +31,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::c_m;
   using Base::c_n;
   using Base::classify;
+  using Base::curved;
   using Base::data;
   using Base::find_newton_step;
   using Base::kkt;
@@ -34,6 +39,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::load;
   using Base::measure_point;
   using Base::multiply;
+  using Base::norm;
   using Base::num_linear;
   using Base::probe;
   using Base::r_m;
@@ -41,10 +47,12 @@ struct Adjoint final : private Linearization<L> {
   using Base::reduce_dependent_rows;
   using Base::refine_answer;
   using Base::residual_norm;
+  using Base::root;
   using Base::settle_rows;
   using Base::solve_newton_step;
   using Base::solve_refined;
   using Base::structure;
+  using Base::t_m;
   using Base::t_n;
   using Base::take_newton_step;
   using Base::trial_v;
@@ -52,6 +60,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::u_m;
   using Base::u_n;
   using Base::unclassified;
+  using Base::v;
   using Base::valid;
   using Base::x;
   using Base::y;
@@ -73,7 +82,9 @@ struct Adjoint final : private Linearization<L> {
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
            int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
-    load_cotangents(io, LaneRows<W>(first, count));
+    const LaneRows<W> lanes(first, count);
+    load_right_side(io.x_bar, io.y_bar, io.s_bar, lanes);
+    if (moves_slack) hold_infinite_slack(io.s, lanes);
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
@@ -91,30 +102,97 @@ struct Adjoint final : private Linearization<L> {
       solve_at_solution(probing, count);
     }
     remove_null_part();
-    finish();
+    unscale_answer();
+    unscale_point();
     store(io, first, count);
   }
 
+  /// From the solutions in `io` to the points where the solution map is differentiated.
+  void refine(const ProblemData& problem, const Scaling& scaling, const AdjointData& io,
+              const PointData& points, long first, int count, bool matrices_ready) {
+    load(problem, scaling, io, first, count, matrices_ready);
+    if (O::any(unclassified)) classify();
+    settle_rows();
+    linearize();
+    measure_point();
+    approach_solution(num_linear() > 0, count);
+    store_point(problem, points, first, count);
+  }
+
+  /// Answer every right-hand side in `io` with one factorization.
+  void apply(const ProblemData& problem, const Scaling& scaling, const SystemData& io, long first,
+             int count, bool matrices_ready) {
+    const LaneRows<W> lanes(first, count);
+    data.load_lanes(problem, scaling, lanes, matrices_ready);
+    load_linearization(io, lanes, count);
+    linearize();
+    for (long side = 0; side < io.num_sides; ++side) {
+      load_right_side(io.of_side(io.gx, side), io.of_side(io.gy, side), io.of_side(io.gs, side),
+                      lanes);
+      if (moves_slack) hold_infinite_slack(io.v, lanes);
+      form_right_side();
+      adjoint_residual = solve_refined(rhs_n, rhs_m);
+      remove_null_part();
+      unscale_answer();
+      store_rows<L>(io.of_side(io.lambda, side), first, count, structure->n,
+                    [this](int j) { return -u_n[j]; });
+      store_rows<L>(io.of_side(io.nu, side), first, count, structure->m,
+                    [this](int i) { return u_m[i]; });
+      for (int lane = 0; lane < count; ++lane) {
+        const double residual = O::get(adjoint_residual, lane);
+        io.residual[(first + lane) * io.num_sides + side] = O::get_mask(valid, lane) ? residual : 0;
+      }
+    }
+  }
+
  private:
-  void load_cotangents(const AdjointData& io, const LaneRows<W>& lanes) {
+  /// v and the active rows. y and s have units of their own, so v is taken apart for them.
+  void load_linearization(const SystemData& io, const LaneRows<W>& lanes, int count) {
+    const StructureView& view = *structure;
+    for (int lane = 0; lane < W; ++lane) {
+      O::set_mask(valid, lane, lane < count && io.has_solution[lanes.row[lane]] != 0);
+      for (int i = 0; i < num_linear(); ++i) {
+        O::set(root[i], lane, io.is_active.at(lanes.row[lane], i) != 0 ? 1.0 : 0.0);
+      }
+    }
+    const V one = O::splat(1.0);
+    load_rows<L>(io.v, lanes, view.m, [&](int i, V value) {
+      v[i] = O::select(valid & O::is_finite(value), value, -one);
+    });
+    load_rows<L>(io.balance, lanes, view.m,
+                 [&](int i, V value) { t_m[i] = O::select(valid, value, one); });
+    curved.for_each([&](const auto& face) {
+      const int start = face.cone.start;
+      face.project(v + start, y + start);
+      for (int i = start; i < face.cone.end(); ++i) {
+        v[i] = data.cost * t_m[i] / data.e[i] * y[i] - data.e[i] / t_m[i] * (y[i] - v[i]);
+      }
+    });
+  }
+
+  void load_right_side(const Rows<const double>& gx, const Rows<const double>& gy,
+                       const Rows<const double>& gs, const LaneRows<W>& lanes) {
     const StructureView& view = *structure;
     for (int j = 0; j < view.n; ++j) rhs_n[j] = V{};
     for (int i = 0; i < view.m; ++i) y_m[i] = s_m[i] = V{};
-    if (io.x_bar.start != nullptr) {
-      load_rows<L>(io.x_bar, lanes, view.n,
+    if (gx.start != nullptr) {
+      load_rows<L>(gx, lanes, view.n,
                    [&](int j, V value) { rhs_n[j] = O::select(valid, data.d[j] * value, V{}); });
     }
-    if (io.y_bar.start != nullptr) {
-      load_rows<L>(io.y_bar, lanes, view.m, [&](int i, V value) {
+    if (gy.start != nullptr) {
+      load_rows<L>(gy, lanes, view.m, [&](int i, V value) {
         y_m[i] = O::select(valid, data.e[i] * value / data.cost, V{});
       });
     }
-    moves_slack = io.s_bar.start != nullptr;
+    moves_slack = gs.start != nullptr;
     if (!moves_slack) return;
-    load_rows<L>(io.s_bar, lanes, view.m,
+    load_rows<L>(gs, lanes, view.m,
                  [&](int i, V value) { s_m[i] = O::select(valid, value / data.e[i], V{}); });
-    // The slack of an infinite bound does not move.
-    load_rows<L>(io.s, lanes, view.m,
+  }
+
+  /// The slack of an infinite bound does not move.
+  void hold_infinite_slack(const Rows<const double>& slack, const LaneRows<W>& lanes) {
+    load_rows<L>(slack, lanes, structure->m,
                  [&](int i, V value) { s_m[i] = O::select(O::is_finite(value), s_m[i], V{}); });
   }
 
@@ -184,17 +262,94 @@ struct Adjoint final : private Linearization<L> {
     }
   }
 
-  /// (u_n, u_m) ← (−λ, ν) and (x, y), in user scaling; exactly zero in lanes without a solution.
-  void finish() {
-    const StructureView& view = *structure;
+  /// (u_n, u_m) ← (−λ, ν) in user scaling; exactly zero in lanes without a solution.
+  void unscale_answer() {
     apply_root(u_m, c_m);
-    for (int j = 0; j < view.n; ++j) {
+    for (int j = 0; j < structure->n; ++j) {
       u_n[j] = O::select(valid, -(data.cost * data.d[j] * u_n[j]), V{});
-      x[j] = O::select(valid, data.d[j] * x[j], V{});
     }
-    for (int i = 0; i < view.m; ++i) {
+    for (int i = 0; i < structure->m; ++i) {
       u_m[i] = O::select(valid, data.e[i] * (s_m[i] + c_m[i]), V{});
+    }
+  }
+
+  /// The same for (x, y).
+  void unscale_point() {
+    for (int j = 0; j < structure->n; ++j) x[j] = O::select(valid, data.d[j] * x[j], V{});
+    for (int i = 0; i < structure->m; ++i) {
       y[i] = O::select(valid, data.e[i] / data.cost * y[i], V{});
+    }
+  }
+
+  // ----------------------------------------------------------------------------------- point
+  /// Write x, y, v = y/ω − ωs and what belongs to them; (t_m, c_m) holds s and ω.
+  void store_point(const ProblemData& problem, const PointData& io, long first, int count) {
+    const StructureView& view = *structure;
+    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(1e-300));
+    const V residual = O::select(valid, residual_norm / size, V{});
+    for (int i = 0; i < view.m; ++i) {
+      t_m[i] = O::select(valid, y[i] - v[i], V{});
+      c_m[i] = O::splat(1.0);
+    }
+    curved.for_each([&](const auto& face) { drop_rounding(face.cone.start, face.cone.end()); });
+    for (int i = 0; i < view.m; ++i) t_m[i] *= data.inverse_e[i];
+    unscale_point();
+    curved.for_each([&](const auto& face) { balance(face.cone.start, face.cone.end()); });
+    store_rows<L>(io.x, first, count, view.n, [this](int j) { return x[j]; });
+    store_rows<L>(io.y, first, count, view.m, [this](int i) { return y[i]; });
+    store_rows<L>(io.v, first, count, view.m,
+                  [this](int i) { return y[i] / c_m[i] - t_m[i] * c_m[i]; });
+    store_rows<L>(io.balance, first, count, view.m, [this](int i) { return c_m[i]; });
+    for (int lane = 0; lane < count; ++lane) {
+      const long row = first + lane;
+      const bool ok = O::get_mask(valid, lane);
+      io.residual[row] = O::get(residual, lane);
+      io.has_solution[row] = ok;
+      for (int i = 0; i < view.m; ++i) {
+        const bool inequality = i >= view.num_zero && i < view.num_linear;
+        const bool absent = ok && inequality && __builtin_isinf(problem.b.at(row, i));
+        if (absent) io.y.at(row, i) = 0.0;
+        if (absent) io.v.at(row, i) = -__builtin_inf();
+        const bool active = ok && !absent && i < view.num_linear && O::get(root[i], lane) != 0.0;
+        io.is_active.at(row, i) = static_cast<std::int8_t>(active);
+      }
+    }
+  }
+
+  /// The larger entries of y and of s = t_m on the rows of one cone.
+  void measure_cone(int begin, int end, V& largest_y, V& largest_s) const {
+    largest_y = largest_s = V{};
+    for (int i = begin; i < end; ++i) {
+      largest_y = O::max(largest_y, O::abs(y[i]));
+      largest_s = O::max(largest_s, O::abs(t_m[i]));
+    }
+  }
+
+  /// What a projection that changes nothing, or leaves nothing, has left of s, or of y.
+  void drop_rounding(int begin, int end) {
+    V largest_y, largest_s;
+    measure_cone(begin, end, largest_y, largest_s);
+    const M keeps_y = O::gt(largest_y, kProjected * largest_s);
+    const M keeps_s = O::gt(largest_s, kProjected * largest_y);
+    for (int i = begin; i < end; ++i) {
+      y[i] = O::select(keeps_y, y[i], V{});
+      t_m[i] = O::select(keeps_s, t_m[i], V{});
+    }
+  }
+
+  /// ω of one cone: a power of two about √(‖y‖/‖s‖) in lanes where that is far from one.
+  void balance(int begin, int end) {
+    V largest_y, largest_s;
+    measure_cone(begin, end, largest_y, largest_s);
+    const M apart =
+        (O::gt(largest_y, kComparable * largest_s) | O::gt(largest_s, kComparable * largest_y)) &
+        O::gt(largest_y, V{}) & O::gt(largest_s, V{});
+    for (int lane = 0; lane < W && O::any(apart); ++lane) {
+      if (!O::get_mask(apart, lane)) continue;
+      int exponent = 0;
+      __builtin_frexp(O::get(largest_y, lane) / O::get(largest_s, lane), &exponent);
+      const double omega = __builtin_ldexp(1.0, exponent / 2);
+      for (int i = begin; i < end; ++i) O::set(c_m[i], lane, omega);
     }
   }
 

@@ -23,7 +23,7 @@ constexpr double kMicrosecondsPerThread = 40.0;
 constexpr double kPerNumber = 0.045, kPerMultiplyAdd = 6e-4;
 constexpr double kSemidefiniteWork = 120;  // multiply-adds of a semidefinite cone, over order³
 constexpr double kPullBackShare = 0.2;     // of a solve
-constexpr double kCurvatureShare = 0.05;
+constexpr double kSideShare = 0.03, kCurvatureShare = 0.05;
 
 constexpr std::int8_t code(Status status) { return static_cast<std::int8_t>(status); }
 
@@ -177,27 +177,55 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
   });
 }
 
-void Engine::pull_back(const ProblemData& problem, long batch, int threads, int width,
-                       Scaling scaling, const AdjointData& io) {
+void Engine::run_scaled(
+    const ProblemData& problem, long batch, int threads, int width, double share, Scaling scaling,
+    const std::function<void(const Kernels&, char*, const Scaling&, long, long)>& body) {
   if (batch == 0) return;
   const Kernels& kernels = choose(batch, width);
-  const StructureView& view = structure_.view();
   const bool is_known = scaling.cost != nullptr;
   std::vector<double> scale, cost;
   double shared_mean = 0.0;
   if (!is_known) {
-    const long length = static_cast<long>(view.n) + view.m;
+    const long length = static_cast<long>(structure_.n()) + structure_.m();
     const bool shared = problem.P.is_shared() && problem.A.is_shared();
     scale.resize(static_cast<size_t>(shared ? length : length * batch));
     cost.resize(static_cast<size_t>(batch));
     scaling = {scale.data(), shared ? 0 : length, cost.data(), &shared_mean};
     equilibrate_shared(kernels, problem, scaling);
   }
-  threads = worthwhile_threads(batch, threads, kPullBackShare);
+  threads = worthwhile_threads(batch, threads, share);
   parallel(kernels, batch, threads, [&](char* workspace, long begin, long end) {
     if (!is_known) equilibrate(kernels, workspace, problem, scaling, begin, end);
-    kernels.pull_back(view, workspace, problem, scaling, io, begin, end);
+    body(kernels, workspace, scaling, begin, end);
   });
+}
+
+void Engine::pull_back(const ProblemData& problem, long batch, int threads, int width,
+                       Scaling scaling, const AdjointData& io) {
+  run_scaled(
+      problem, batch, threads, width, kPullBackShare, scaling,
+      [&](const Kernels& kernels, char* workspace, const Scaling& known, long begin, long end) {
+        kernels.pull_back(structure_.view(), workspace, problem, known, io, begin, end);
+      });
+}
+
+void Engine::refine(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
+                    const AdjointData& io, const PointData& points) {
+  run_scaled(
+      problem, batch, threads, width, kPullBackShare, scaling,
+      [&](const Kernels& kernels, char* workspace, const Scaling& known, long begin, long end) {
+        kernels.refine(structure_.view(), workspace, problem, known, io, points, begin, end);
+      });
+}
+
+void Engine::apply(const ProblemData& problem, long batch, int threads, int width,
+                   const SystemData& io) {
+  const double share = kPullBackShare + kSideShare * static_cast<double>(io.num_sides);
+  run_scaled(
+      problem, batch, threads, width, share, Scaling{},
+      [&](const Kernels& kernels, char* workspace, const Scaling& known, long begin, long end) {
+        kernels.apply(structure_.view(), workspace, problem, known, io, begin, end);
+      });
 }
 
 void Engine::curvature(long batch, int threads, int width, const CurvatureData& io) {

@@ -32,6 +32,13 @@ class Engine {
   void pull_back(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
                  const AdjointData& io);
 
+  /// From the solutions in `io` to the points of differentiation; `scaling` as above.
+  void refine(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
+              const AdjointData& io, const PointData& points);
+
+  /// Solve the linearized optimality conditions at points.
+  void apply(const ProblemData& problem, long batch, int threads, int width, const SystemData& io);
+
   /// Second derivatives of the projection for `batch` instances.
   void curvature(long batch, int threads, int width, const CurvatureData& io);
 
@@ -53,6 +60,10 @@ class Engine {
                    const Scaling& scaling, long begin, long end);
   /// At most `threads`, and no more than the work pays for; `share` is of a solve.
   int worthwhile_threads(long count, int threads, double share) const;
+  /// Run body(kernels, workspace, scaling, begin, end) on pieces of a batch, its scaling known.
+  void run_scaled(
+      const ProblemData& problem, long batch, int threads, int width, double share, Scaling scaling,
+      const std::function<void(const Kernels&, char*, const Scaling&, long, long)>& body);
   /// Run body(workspace, begin, end) over chunks of [0, count) on `threads` threads.
   void parallel(const Kernels& kernels, long count, int threads,
                 const std::function<void(char*, long, long)>& body);

@@ -19,6 +19,33 @@ struct AdjointData {
   double* residual;
 };
 
+/// Where `refine` writes the points of differentiation; see `LinearizationPoint` in Python.
+struct PointData {
+  Rows<double> x, y, v, balance;
+  Rows<std::int8_t> is_active;
+  std::int8_t* has_solution;
+  double* residual;
+};
+
+/// Where `apply` reads points and right-hand sides, `num_sides` for each instance, and writes the
+/// answers. The rows of these are one side of an instance after the other.
+struct SystemData {
+  Rows<const double> v, balance;
+  Rows<const std::int8_t> is_active;
+  const std::int8_t* has_solution;
+  long num_sides;
+  Rows<const double> gx, gy, gs;
+  Rows<double> lambda, nu;
+  double* residual;
+
+  /// The rows of one side, one for each instance.
+  template <class T>
+  Rows<T> of_side(const Rows<T>& rows, long side) const {
+    if (rows.start == nullptr) return rows;
+    return {rows.start + side * rows.row_stride, rows.row_stride * num_sides, rows.stride};
+  }
+};
+
 /// Where `curvature` reads points and pairs of directions, `num_sides` for each instance, one after
 /// the other in the rows of first, second and result.
 struct CurvatureData {
@@ -51,6 +78,12 @@ struct Kernels {
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);
+  /// From solutions (the inputs of AdjointData) to points of differentiation.
+  void (*refine)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                 const AdjointData&, const PointData&, long begin, long end);
+  /// Solve the linearized optimality conditions at points.
+  void (*apply)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                const SystemData&, long begin, long end);
   /// Second derivatives of the projection for instances [begin, end).
   void (*curvature)(const StructureView&, char* workspace, const CurvatureData&, long begin,
                     long end);

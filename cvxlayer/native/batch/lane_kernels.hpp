@@ -84,17 +84,43 @@ struct LaneKernels {
     }
   }
 
-  static void pull_back(const StructureView& view, char* workspace, const ProblemData& problem,
-                        const Scaling& scaling, const AdjointData& io, long begin, long end) {
+  /// body(adjoint, first, count, matrices_ready) for each group of lanes.
+  template <class Body>
+  static void for_each_group(const StructureView& view, char* workspace, const ProblemData& problem,
+                             const Scaling& scaling, long begin, long end, const Body& body) {
     Arena arena(workspace);
     Adjoint<L> adjoint;
     adjoint.lay_out(view, arena);
     for (long first = begin; first < end; first += L::width) {
       const long left = end - first;
       const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
-      adjoint.run(problem, scaling, io, first, static_cast<int>(left < L::width ? left : L::width),
-                  ready);
+      body(adjoint, first, static_cast<int>(left < L::width ? left : L::width), ready);
     }
+  }
+
+  static void pull_back(const StructureView& view, char* workspace, const ProblemData& problem,
+                        const Scaling& scaling, const AdjointData& io, long begin, long end) {
+    for_each_group(view, workspace, problem, scaling, begin, end,
+                   [&](Adjoint<L>& adjoint, long first, int count, bool ready) {
+                     adjoint.run(problem, scaling, io, first, count, ready);
+                   });
+  }
+
+  static void refine(const StructureView& view, char* workspace, const ProblemData& problem,
+                     const Scaling& scaling, const AdjointData& io, const PointData& points,
+                     long begin, long end) {
+    for_each_group(view, workspace, problem, scaling, begin, end,
+                   [&](Adjoint<L>& adjoint, long first, int count, bool ready) {
+                     adjoint.refine(problem, scaling, io, points, first, count, ready);
+                   });
+  }
+
+  static void apply(const StructureView& view, char* workspace, const ProblemData& problem,
+                    const Scaling& scaling, const SystemData& io, long begin, long end) {
+    for_each_group(view, workspace, problem, scaling, begin, end,
+                   [&](Adjoint<L>& adjoint, long first, int count, bool ready) {
+                     adjoint.apply(problem, scaling, io, first, count, ready);
+                   });
   }
 
   static void curvature(const StructureView& view, char* workspace, const CurvatureData& io,
@@ -140,9 +166,10 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width,      isa,         &workspace_bytes, &equilibrate, &solve,
-                    &polish,       &warm_start, &pull_back,       &curvature,   &projection_bytes,
-                    &project_dual, nullptr,     nullptr};
+    Kernels kernels{L::width,      isa,     &workspace_bytes, &equilibrate,
+                    &solve,        &polish, &warm_start,      &pull_back,
+                    &refine,       &apply,  &curvature,       &projection_bytes,
+                    &project_dual, nullptr, nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

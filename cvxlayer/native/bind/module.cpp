@@ -5,10 +5,13 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -16,6 +19,7 @@
 #include "../batch/engine.hpp"
 #include "../batch/inspect.hpp"
 #include "../batch/sparse_map.hpp"
+#include "registry.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -84,6 +88,13 @@ Scaling scaling_of(const Engine& engine, const ProblemData& problem, long batch,
     refuse("scale", static_cast<size_t>(batch), static_cast<size_t>(view.n + view.m));
   }
   return {rows.start, rows.row_stride, cost.data(), nullptr};
+}
+
+Scaling optional_scaling(const Engine& engine, const ProblemData& problem, long batch,
+                         const std::optional<MutableTable>& scale,
+                         const std::optional<Reals>& cost) {
+  if (!scale.has_value() || !cost.has_value()) return Scaling{};
+  return scaling_of(engine, problem, batch, *scale, *cost);
 }
 
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
@@ -159,8 +170,7 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                        optional_rows<double>(A_bar, "A_bar", batch, view.num_A),
                        optional_rows<double>(b_bar, "b_bar", batch, view.m),
                        residual.data()};
-  const bool is_scaled = scale.has_value() && cost.has_value();
-  const Scaling scaling = is_scaled ? scaling_of(engine, problem, batch, *scale, *cost) : Scaling{};
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
   engine.pull_back(problem, batch, threads, width, scaling, io);
 }
@@ -173,6 +183,68 @@ Rows<const double> sides_of(const Stack& stack, const char* name, long batch, lo
     refuse(name, static_cast<size_t>(batch * sides), static_cast<size_t>(columns));
   }
   return {stack.data(), columns, 1};
+}
+
+Rows<const double> optional_sides(const std::optional<Stack>& stack, const char* name, long batch,
+                                  long sides, long columns) {
+  if (!stack.has_value()) return {nullptr, 0, 0};
+  return sides_of(*stack, name, batch, sides, columns);
+}
+
+void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
+            Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
+            std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
+            MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
+            Codes has_solution, Reals residual, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(status, "status", batch);
+  check_length(has_solution, "has_solution", batch);
+  check_length(residual, "residual", batch);
+  AdjointData io{};
+  io.x = rows_of<const double>(x, "x", batch, view.n);
+  io.y = rows_of<const double>(y, "y", batch, view.m);
+  io.s = rows_of<const double>(s, "s", batch, view.m);
+  io.status = status.data();
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  io.is_active = {active.start, active.row_stride, active.stride};
+  const PointData points{rows_of<double>(point_x, "point_x", batch, view.n),
+                         rows_of<double>(point_y, "point_y", batch, view.m),
+                         rows_of<double>(point_v, "point_v", batch, view.m),
+                         rows_of<double>(balance, "balance", batch, view.m),
+                         rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
+                         has_solution.data(),
+                         residual.data()};
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
+  const nb::gil_scoped_release release;
+  engine.refine(problem, batch, threads, width, scaling, io, points);
+}
+
+void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix v,
+           Matrix balance, CodeMatrix is_active, Codes has_solution, std::optional<Stack> gx,
+           std::optional<Stack> gy, std::optional<Stack> gs, MutableStack lambda, MutableStack nu,
+           MutableTable residual, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  const auto sides = static_cast<long>(lambda.shape(1));
+  check_length(has_solution, "has_solution", batch);
+  sides_of(Stack(lambda), "lambda", batch, sides, view.n);
+  sides_of(Stack(nu), "nu", batch, sides, view.m);
+  rows_of<double>(residual, "residual", batch, sides);
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  const SystemData io{rows_of<const double>(v, "v", batch, view.m),
+                      rows_of<const double>(balance, "balance", batch, view.m),
+                      {active.start, active.row_stride, active.stride},
+                      has_solution.data(),
+                      sides,
+                      optional_sides(gx, "gx", batch, sides, view.n),
+                      optional_sides(gy, "gy", batch, sides, view.m),
+                      optional_sides(gs, "gs", batch, sides, view.m),
+                      {lambda.data(), view.n, 1},
+                      {nu.data(), view.m, 1},
+                      residual.data()};
+  const nb::gil_scoped_release release;
+  engine.apply(problem, batch, threads, width, io);
 }
 
 void curvature(Engine& engine, Matrix v, Codes has_solution, Stack first, Stack second,
@@ -235,6 +307,60 @@ void sum_over_rows(Table rows, MutableTable out, int threads) {
 bool is_finite(Table rows, int threads) {
   const nb::gil_scoped_release release;
   return all_finite(rows.data(), static_cast<long>(rows.size()), threads);
+}
+
+using Shared = std::shared_ptr<const SparseMap>;
+
+/// A copy of a map that Python may drop; one copy of one map.
+class MapCopies {
+ public:
+  Shared of(const SparseMap* map) {
+    if (map == nullptr) return nullptr;
+    Shared& copy = copies_[map];
+    if (!copy) copy = std::make_shared<const SparseMap>(*map);
+    return copy;
+  }
+
+ private:
+  std::map<const SparseMap*, Shared> copies_;
+};
+
+/// (offset, [(parameter, forward, linear, adjoint), …]), as Python hands a map over.
+using PartList = std::vector<std::tuple<int, const SparseMap*, const SparseMap*, const SparseMap*>>;
+using MapPair = std::pair<Weights, PartList>;
+
+ParametricMap map_of(const MapPair& pair, MapCopies& copies) {
+  const auto& [offset, parts] = pair;
+  ParametricMap map{{offset.data(), offset.data() + offset.shape(0)}, {}};
+  for (const auto& [parameter, forward, linear, adjoint] : parts) {
+    map.parts.push_back({parameter, copies.of(forward), copies.of(linear), copies.of(adjoint)});
+  }
+  return map;
+}
+
+/// (size, from_x, from_y, to_x, to_y, from_theta, is_exponential) of each output.
+using OutputTuple = std::tuple<long, const SparseMap*, const SparseMap*, const SparseMap*,
+                               const SparseMap*, MapPair, bool>;
+
+void build_program(LayerProgram* self, Engine* engine, std::vector<long> part_sizes,
+                   const std::vector<MapPair>& blocks, bool has_bounds, Indices constant_row,
+                   Indices constant_column, Weights constant_weight,
+                   const std::vector<OutputTuple>& outputs) {
+  if (blocks.size() != 4) throw nb::value_error("native engine: four blocks make a program");
+  MapCopies copies;
+  const auto count = constant_weight.shape(0);
+  QuadraticForm constant{{constant_row.data(), constant_row.data() + count},
+                         {constant_column.data(), constant_column.data() + count},
+                         {constant_weight.data(), constant_weight.data() + count}};
+  std::vector<OutputMap> maps;
+  for (const auto& [size, from_x, from_y, to_x, to_y, from_theta, is_exponential] : outputs) {
+    maps.push_back({size, copies.of(from_x), copies.of(from_y), copies.of(to_x), copies.of(to_y),
+                    map_of(from_theta, copies), is_exponential});
+  }
+  new (self)
+      LayerProgram(engine, std::move(part_sizes), map_of(blocks[0], copies),
+                   map_of(blocks[1], copies), map_of(blocks[2], copies), map_of(blocks[3], copies),
+                   has_bounds, std::move(constant), std::move(maps));
 }
 
 void check_square(const Stack& stack) {
@@ -338,6 +464,14 @@ NB_MODULE(_native, module) {
            "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(),
            "A_bar"_a.none(), "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
+      .def("refine", &cvxlayer::refine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a, "y"_a,
+           "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,
+           "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
+           "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
+      .def("apply", &cvxlayer::apply, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "v"_a,
+           "balance"_a, "is_active"_a, "has_solution"_a, "gx"_a.none(), "gy"_a.none(),
+           "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "threads"_a, "width"_a,
+           "Solve the linearized optimality conditions at such points.")
       .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,
            "result"_a, "threads"_a, "width"_a,
            "Write the second derivatives of the projection along pairs of directions.")
@@ -351,6 +485,19 @@ NB_MODULE(_native, module) {
       });
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
+  nb::class_<cvxlayer::LayerProgram>(module, "LayerProgram",
+                                     "A whole compiled program, for code that runs without Python.")
+      .def("__init__", &cvxlayer::build_program, "engine"_a, "part_sizes"_a, "blocks"_a,
+           "has_bounds"_a, "constant_row"_a, "constant_column"_a, "constant_weight"_a, "outputs"_a,
+           nb::keep_alive<1, 2>());
+  module.def("register_program", &cvxlayer::register_program, "number"_a, "program"_a,
+             "Let compiled code find a program, which must never be dropped, by its number.");
+  module.def("set_finisher", &cvxlayer::set_finisher, "function"_a,
+             "Set what finishes batches that the core alone cannot.");
+  module.def("set_warner", &cvxlayer::set_warner, "function"_a,
+             "Set what is told of derivatives whose linear systems were not solved.");
+  module.def("xla_handlers", &cvxlayer::xla_handlers,
+             "The handlers of XLA by name; none if the core was built without JAX.");
   module.def("apply_maps", &cvxlayer::apply_to_rows, "maps"_a, "points"_a, "base"_a.none(), "out"_a,
              "threads"_a, "Write base plus the sum of each map times its points, row by row.");
   module.def("sum_rows", &cvxlayer::sum_over_rows, "rows"_a, "out"_a, "threads"_a,

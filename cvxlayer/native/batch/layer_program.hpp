@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A whole compiled program without Python: θ ↦ (P, q, A, b), what its derivatives multiply, and
+// the way back to the user's variables. `program/parametric.py` and `program/recovery.py` are
+// the readable specification.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine.hpp"
+#include "sparse_map.hpp"
+
+namespace cvxlayer {
+
+/// Rows of doubles, contiguous: as many as the batch, or one that all instances share.
+struct RowBlock {
+  const double* start = nullptr;
+  long rows = 0, length = 0;
+
+  const double* row(long instance) const { return start + (rows == 1 ? 0 : instance * length); }
+  Rows<const double> view() const { return {start, rows == 1 ? 0 : length, 1}; }
+};
+
+/// A block, with the memory it lies in if it was computed.
+struct OwnedBlock {
+  std::unique_ptr<double[]> memory;
+  RowBlock block;
+};
+
+/// θ ↦ Σᵢ matrixᵢ θᵢ + offset. `forward` may rely on symmetric parameters being symmetric, so
+/// tangents, which need not be, take `linear`; `adjoint` is its transpose.
+struct ParametricMap {
+  struct Part {
+    int parameter;
+    std::shared_ptr<const SparseMap> forward, linear, adjoint;
+  };
+  std::vector<double> offset;
+  std::vector<Part> parts;
+};
+
+/// θ ↦ ½ Σ weight [θ; 1]ᵢ [θ; 1]ⱼ, θ stacked.
+struct QuadraticForm {
+  std::vector<std::int64_t> row, column;
+  std::vector<double> weight;
+};
+
+/// One variable or dual of the user as an affine map of x, y and θ, or the exponential of it.
+struct OutputMap {
+  long size;
+  std::shared_ptr<const SparseMap> from_x, from_y, to_x, to_y;  // the last two are transposed
+  ParametricMap from_theta;
+  bool is_exponential;
+};
+
+/// The data of a batch of cone programs.
+struct ProgramData {
+  OwnedBlock P, q, A, b;
+  ProblemData view() const {
+    return {P.block.view(), q.block.view(), A.block.view(), b.block.view()};
+  }
+};
+
+/// θ by parts; those that are null are zero.
+using Theta = std::vector<RowBlock>;
+
+/// Immutable; every method may be called from several threads. x has n and y m numbers a row.
+class LayerProgram {
+ public:
+  LayerProgram(Engine* engine, std::vector<long> part_sizes, ParametricMap P, ParametricMap q,
+               ParametricMap A, ParametricMap b, bool has_bounds, QuadraticForm constant,
+               std::vector<OutputMap> outputs)
+      : engine_(engine),
+        part_sizes_(std::move(part_sizes)),
+        P_(std::move(P)),
+        q_(std::move(q)),
+        A_(std::move(A)),
+        b_(std::move(b)),
+        has_bounds_(has_bounds),
+        constant_(std::move(constant)),
+        outputs_(std::move(outputs)) {}
+
+  Engine& engine() const { return *engine_; }
+  const StructureView& structure() const { return engine_->structure().view(); }
+  long num_parts() const { return static_cast<long>(part_sizes_.size()); }
+  const std::vector<OutputMap>& outputs() const { return outputs_; }
+
+  /// The data at θ; rows whose bound is infinite are replaced by 0ᵀx + s = 1.
+  ProgramData evaluate(const Theta& theta, long batch, int threads) const;
+  /// The linear part alone.
+  ProgramData evaluate_linear(const Theta& theta, long batch, int threads) const;
+
+  /// r = P x + Aᵀy + τ q and t = A x − τ b, row by row.
+  void multiply(const ProgramData& data, RowBlock x, RowBlock y, double tau, long batch, double* r,
+                double* t, int threads) const;
+
+  /// The adjoint of `evaluate_linear` at xx₂ᵀ + …: the gradient in θ of
+  ///   x₂ᵀP x + yᵀA x₂ + y₂ᵀA x + τ (qᵀx₂ − bᵀy₂).
+  /// theta_bar[k] is written where its start is not null; with one row it is the sum.
+  void weigh(RowBlock x, RowBlock y, RowBlock x2, RowBlock y2, double tau, long batch,
+             const std::vector<RowBlock>& theta_bar, int threads) const;
+
+  /// Output `which` of every row; its tangent; and what its cotangents become.
+  void read(const OutputMap& output, const Theta& theta, RowBlock x, RowBlock y, long batch,
+            double* out, int threads) const;
+  void read_linear(const OutputMap& output, const Theta& theta, RowBlock x, RowBlock y, long batch,
+                   double* out, int threads) const;
+  void read_adjoint(const std::vector<const OutputMap*>& outputs,
+                    const std::vector<RowBlock>& outputs_bar, long batch,
+                    const std::vector<RowBlock>& theta_bar, double* x_bar, double* y_bar,
+                    int threads) const;
+
+  /// ½xᵀP x + qᵀx + constant, the canonical objective of every row.
+  void value(const Theta& theta, RowBlock x, long batch, double* out, int threads) const;
+
+ private:
+  ProgramData evaluate(const Theta& theta, long batch, int threads, bool is_affine) const;
+  void remove_infinite_rows(ProgramData& data) const;
+
+  Engine* engine_;
+  std::vector<long> part_sizes_;
+  ParametricMap P_, q_, A_, b_;
+  bool has_bounds_;
+  QuadraticForm constant_;
+  std::vector<OutputMap> outputs_;
+};
+
+}  // namespace cvxlayer
