@@ -144,6 +144,7 @@ class CompiledProgram:
         backend: AbstractBackend,
         settings: Settings | None = None,
         batch: int | None = None,
+        known: ConeSolution | None = None,
     ) -> ProgramSolution:
         """Solve a batch.
 
@@ -154,6 +155,7 @@ class CompiledProgram:
             backend: the solver.
             settings: its settings.
             batch: number of instances; by default the largest number of rows.
+            known: the solutions, where they are known already.
 
         Returns:
             One row for each instance, in user scaling; a failed one has a status and NaN.
@@ -164,7 +166,9 @@ class CompiledProgram:
         threads = count_threads(settings.threads)
         theta = self.coordinates.apply(values)
         cone_programs = self.program.evaluate(theta, batch, threads)
-        cone = backend.solve(self.prepare(backend), cone_programs, settings)
+        cone = known
+        if cone is None:
+            cone = backend.solve(self.prepare(backend), cone_programs, settings)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
         outputs = tuple(

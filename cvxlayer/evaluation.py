@@ -116,7 +116,7 @@ class Evaluation:
             StartingPoint(self.solution.program.program, cone, shape),
         )
 
-    def failure(self, solution: Solution[Any]) -> SolverError:
+    def failure(self, solution: Solution[Any] | None) -> SolverError:
         """Return the error that lists every failed row."""
         rows = [int(row) for row in np.flatnonzero(~self.solution.has_solution)]
         statuses = [Status(int(self.solution.cone.status[row])) for row in rows]
@@ -201,6 +201,7 @@ class Evaluator:
         epsilons: Sequence[float],
         solver_args: Mapping[str, Any] | None = None,
         warm_start: Any = None,
+        known: ConeSolution | None = None,
     ) -> Evaluation:
         """Check the values, solve the batch and warn about rows that ended early.
 
@@ -209,6 +210,7 @@ class Evaluator:
             epsilons: machine epsilon of the dtype each value was given in.
             solver_args: override those of the layer.
             warm_start: None, or the `Solution` of an earlier call to start from.
+            known: the solutions, where the same values were evaluated before.
 
         Raises:
             ShapeError: see `batch_inputs` and `read_warm_start`.
@@ -221,10 +223,10 @@ class Evaluator:
             settings = self.settings_of(solver_args, warm_start, inputs.batch_shape)
         backend = self.options.backend
         solution = self.program.solve(
-            inputs.values, backend=backend, settings=settings, batch=inputs.size
+            inputs.values, backend=backend, settings=settings, batch=inputs.size, known=known
         )
         is_solved = not solution.cone.status.any()
-        if not is_solved:
+        if not is_solved and known is None:
             warn_inaccurate(solution.cone)
         return Evaluation(inputs, solution, is_solved)
 

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -57,22 +53,3 @@ def test_backward_twice_needs_retain_graph(rng):
     torch.testing.assert_close(value.grad, 2 * first)
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
-
-
-def test_a_layer_inside_a_compiled_function_gives_the_same_gradient():
-    # In a process of its own: the compiler cannot trace the checks of annotations.
-    program = """
-import torch
-from cvxlayer.torch import Layer
-from tests.catalog.problems import case_named
-
-layer = Layer(*case_named("simplex").build())
-loss = lambda value: (layer(2 * value)[0] ** 2).sum()
-value = torch.tensor([0.3, -0.2, 0.5, 0.1, 0.9, 0.0], dtype=torch.float64, requires_grad=True)
-(expected,) = torch.autograd.grad(loss(value), value)
-(found,) = torch.autograd.grad(torch.compile(loss, backend="eager")(value), value)
-torch.testing.assert_close(found, expected)
-"""
-    root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
