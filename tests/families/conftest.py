@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every test of a family runs over both frameworks."""
+"""Tests of families run over both frameworks, or over one where what they test knows neither."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.catalog.frameworks import FRAMEWORKS, Kit, make_kit
+from tests.catalog.frameworks import FRAMEWORKS, Kit, TorchKit, make_kit
 
 
 @pytest.fixture(params=FRAMEWORKS)
@@ -15,3 +15,8 @@ def kit(request: pytest.FixtureRequest) -> Iterator[Kit]:
     kit = make_kit(request.param)
     with kit.double_precision():
         yield kit
+
+
+@pytest.fixture
+def torch_kit() -> TorchKit:
+    return TorchKit()

@@ -56,59 +56,61 @@ def test_a_derivative_solves_with_the_transposed_jacobian(
 
 
 @pytest.mark.parametrize("name", ["CG", "GMRES", "BiCGStab", "LSMR"])
-def test_a_preconditioner_saves_products(name: str) -> None:
-    kit = TorchKit()
-    scales = kit.array(np.logspace(0.0, 3.0, SIZE))
+def test_a_preconditioner_saves_products(torch_kit: TorchKit, name: str) -> None:
+    scales = torch_kit.array(np.logspace(0.0, 3.0, SIZE))
     counts: list[float] = []
     for preconditioner in (None, lambda r, theta: r / scales):
         told: list[Any] = []
         options = {"restart": 3, "max_iterations": 1000} if name == "GMRES" else {}
-        solver = getattr(kit.implicit, name)(preconditioner=preconditioner, **options)
-        backward = kit.implicit.Exact(solver=solver, listener=lambda *r, told=told: told.append(r))
-        solve = kit.implicit.root(
-            lambda z, theta: scales * z + 0.01 * kit.numpy.roll(z, 1) - theta, backward=backward
+        solver = getattr(torch_kit.implicit, name)(preconditioner=preconditioner, **options)
+        backward = torch_kit.implicit.Exact(
+            solver=solver, listener=lambda *r, told=told: told.append(r)
         )
-        start = kit.array(np.zeros(SIZE))
+        solve = torch_kit.implicit.root(
+            lambda z, theta: scales * z + 0.01 * torch_kit.numpy.roll(z, 1) - theta,
+            backward=backward,
+        )
+        start = torch_kit.array(np.zeros(SIZE))
         if name == "CG":
-            solve = kit.implicit.argmin(
-                lambda z, theta: kit.numpy.sum(0.5 * scales * z**2 - theta * z), backward=backward
+            solve = torch_kit.implicit.argmin(
+                lambda z, theta: torch_kit.numpy.sum(0.5 * scales * z**2 - theta * z),
+                backward=backward,
             )
-        total = functools.partial(lambda solve, *args: kit.numpy.sum(solve(*args)), solve, start)
-        slope = kit.grad(total)(start + 1.0)
-        assert kit.numpy.isfinite(slope).all()
+        total = functools.partial(
+            lambda solve, *args: torch_kit.numpy.sum(solve(*args)), solve, start
+        )
+        slope = torch_kit.grad(total)(start + 1.0)
+        assert torch_kit.numpy.isfinite(slope).all()
         counts.append(float(told[0][1].max()))
     assert counts[1] < counts[0]
 
 
-def test_many_cotangents_share_one_factorization() -> None:
-    kit = TorchKit()
+def test_many_cotangents_share_one_factorization(torch_kit: TorchKit) -> None:
     told: list[Any] = []
-    function = equation(kit, GENERAL, None, told)
-    jacobian = kit.jacrev(function)(kit.array(np.ones((2, SIZE))))
+    function = equation(torch_kit, GENERAL, None, told)
+    jacobian = torch_kit.jacrev(function)(torch_kit.array(np.ones((2, SIZE))))
     np.testing.assert_allclose(
-        kit.to_numpy(jacobian)[0, :, 0], np.linalg.inv(GENERAL[0]), atol=TOLERANCE
+        torch_kit.to_numpy(jacobian)[0, :, 0], np.linalg.inv(GENERAL[0]), atol=TOLERANCE
     )
     ((residual, _),) = told
     assert tuple(residual.shape) == (2 * SIZE, 2)
 
 
-def test_iterations_that_do_not_converge_are_not_believed() -> None:
-    kit = TorchKit()
-    solver = kit.implicit.GMRES(restart=2, max_iterations=1)
-    function = equation(kit, GENERAL, solver, [])
+def test_iterations_that_do_not_converge_are_not_believed(torch_kit: TorchKit) -> None:
+    solver = torch_kit.implicit.GMRES(restart=2, max_iterations=1)
+    function = equation(torch_kit, GENERAL, solver, [])
     with pytest.raises(RuntimeError, match=r"row\(s\) \[0, 1\]: its relative residual"):
-        kit.grad(lambda theta: kit.numpy.sum(function(theta)))(kit.array(RIGHT))
+        torch_kit.grad(lambda theta: torch_kit.numpy.sum(function(theta)))(torch_kit.array(RIGHT))
 
 
-def test_large_systems_are_solved_without_a_matrix() -> None:
-    kit = TorchKit()
+def test_large_systems_are_solved_without_a_matrix(torch_kit: TorchKit) -> None:
     told: list[Any] = []
     size = 600
-    solve = kit.implicit.fixed_point(
-        lambda z, b: 0.5 * kit.numpy.tanh(kit.numpy.roll(z, 1)) + b,
-        backward=kit.implicit.Exact(listener=lambda *report: told.append(report)),
+    solve = torch_kit.implicit.fixed_point(
+        lambda z, b: 0.5 * torch_kit.numpy.tanh(torch_kit.numpy.roll(z, 1)) + b,
+        backward=torch_kit.implicit.Exact(listener=lambda *report: told.append(report)),
     )
-    start = kit.array(np.zeros(size))
-    gradient = kit.grad(lambda b: kit.numpy.sum(solve(start, b)))(start)
-    np.testing.assert_allclose(kit.to_numpy(gradient), np.full(size, 2.0), atol=TOLERANCE)
+    start = torch_kit.array(np.zeros(size))
+    gradient = torch_kit.grad(lambda b: torch_kit.numpy.sum(solve(start, b)))(start)
+    np.testing.assert_allclose(torch_kit.to_numpy(gradient), np.full(size, 2.0), atol=TOLERANCE)
     assert 0.0 < float(told[0][1].max()) < size

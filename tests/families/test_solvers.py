@@ -65,14 +65,14 @@ def test_the_interior_point_method_agrees_with_clarabel(kit: Kit, rng: np.random
         np.testing.assert_allclose(ours, multipliers, atol=1e-6)
 
 
-def test_a_smooth_convex_program_starts_from_an_infeasible_point(kit: Kit) -> None:
+def test_a_smooth_convex_program_starts_from_an_infeasible_point(torch_kit: TorchKit) -> None:
     # The largest volume of a box inside an ellipsoid: x_i = 1/√(3 a_i).
     a = np.array([1.0, 2.0, 5.0])
-    solve = kit.implicit.argmin(
-        lambda x, a: -kit.numpy.sum(kit.numpy.log(x)),
-        inequality=lambda x, a: kit.numpy.sum(a * x**2) - 1.0,
+    solve = torch_kit.implicit.argmin(
+        lambda x, a: -torch_kit.numpy.sum(torch_kit.numpy.log(x)),
+        inequality=lambda x, a: torch_kit.numpy.sum(a * x**2) - 1.0,
     )
-    x = kit.to_numpy(solve(kit.array(np.ones(3)), kit.array(a)))
+    x = torch_kit.to_numpy(solve(torch_kit.array(np.ones(3)), torch_kit.array(a)))
     np.testing.assert_allclose(x, 1.0 / np.sqrt(3.0 * a), atol=TOLERANCE)
 
 
@@ -81,59 +81,65 @@ def rosenbrock(kit: Kit, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["Newton", "LBFGS"])
-def test_minimizers_get_through_a_curved_valley(kit: Kit, name: str) -> None:
-    solve = kit.implicit.argmin(
-        lambda x: rosenbrock(kit, x), solver=getattr(kit.implicit, name)(), tolerance=1e-10
+def test_minimizers_get_through_a_curved_valley(torch_kit: TorchKit, name: str) -> None:
+    solve = torch_kit.implicit.argmin(
+        lambda x: rosenbrock(torch_kit, x),
+        solver=getattr(torch_kit.implicit, name)(),
+        tolerance=1e-10,
     )
-    x = kit.to_numpy(solve(kit.array([-1.2, 1.0, 0.5])))
+    x = torch_kit.to_numpy(solve(torch_kit.array([-1.2, 1.0, 0.5])))
     np.testing.assert_allclose(x, np.ones(3), atol=TOLERANCE)
 
 
-def test_many_unknowns_are_minimized_without_a_hessian() -> None:
-    kit = TorchKit()
-    scales = kit.array(np.linspace(1.0, 50.0, 600))
-    solve = kit.implicit.argmin(
-        lambda x, theta: kit.numpy.sum(0.5 * scales * x**2 + 0.1 * x**4 - theta * x)
+def test_many_unknowns_are_minimized_without_a_hessian(torch_kit: TorchKit) -> None:
+    scales = torch_kit.array(np.linspace(1.0, 50.0, 600))
+    solve = torch_kit.implicit.argmin(
+        lambda x, theta: torch_kit.numpy.sum(0.5 * scales * x**2 + 0.1 * x**4 - theta * x)
     )
-    theta = kit.array(np.linspace(-1.0, 1.0, 600)).requires_grad_()
-    report = solve.solve(kit.array(np.zeros(600)), theta)
+    theta = torch_kit.array(np.linspace(-1.0, 1.0, 600)).requires_grad_()
+    report = solve.solve(torch_kit.array(np.zeros(600)), theta)
     x = report.value
     slope = scales * x + 0.4 * x**3 - theta
     assert float(slope.abs().max()) <= TOLERANCE
-    (gradient,) = kit.numpy.autograd.grad(x.sum(), theta)
+    (gradient,) = torch_kit.numpy.autograd.grad(x.sum(), theta)
     expected = 1.0 / (scales + 1.2 * x**2)
-    np.testing.assert_allclose(kit.to_numpy(gradient), kit.to_numpy(expected), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        torch_kit.to_numpy(gradient), torch_kit.to_numpy(expected), atol=TOLERANCE
+    )
 
 
-def test_newton_shortens_steps_that_overshoot(kit: Kit) -> None:
-    solve = kit.implicit.root(lambda z, theta: kit.numpy.arctan(z) - theta)
-    z = kit.to_numpy(solve(kit.array([10.0]), kit.array([0.3])))
+def test_newton_shortens_steps_that_overshoot(torch_kit: TorchKit) -> None:
+    solve = torch_kit.implicit.root(lambda z, theta: torch_kit.numpy.arctan(z) - theta)
+    z = torch_kit.to_numpy(solve(torch_kit.array([10.0]), torch_kit.array([0.3])))
     np.testing.assert_allclose(z, np.tan([0.3]), atol=TOLERANCE)
 
 
-def test_anderson_takes_fewer_steps_than_plain_iteration(kit: Kit) -> None:
-    matrix = kit.array(0.9 * np.diag([1.0, 0.9, 0.8]))
+def test_anderson_takes_fewer_steps_than_plain_iteration(torch_kit: TorchKit) -> None:
+    matrix = torch_kit.array(0.9 * np.diag([1.0, 0.9, 0.8]))
     steps = []
-    for solver in (kit.implicit.Anderson(), kit.implicit.Picard()):
-        solve = kit.implicit.fixed_point(lambda z, b: matrix @ z + b, solver=solver)
-        report = solve.solve(kit.array(np.zeros(3)), kit.array(np.ones(3)))
+    for solver in (torch_kit.implicit.Anderson(), torch_kit.implicit.Picard()):
+        solve = torch_kit.implicit.fixed_point(lambda z, b: matrix @ z + b, solver=solver)
+        report = solve.solve(torch_kit.array(np.zeros(3)), torch_kit.array(np.ones(3)))
         steps.append(float(report.iterations))
     assert steps[0] < 0.2 * steps[1]
 
 
-def test_a_users_solver_may_be_anything() -> None:
-    kit = TorchKit()
+def test_a_users_solver_may_be_anything(torch_kit: TorchKit) -> None:
 
     def by_numpy(initial: Any, matrix: Any, right: Any) -> Any:
-        return kit.array(np.linalg.solve(kit.to_numpy(matrix), kit.to_numpy(right)))
+        return torch_kit.array(
+            np.linalg.solve(torch_kit.to_numpy(matrix), torch_kit.to_numpy(right))
+        )
 
-    solve = kit.implicit.root(lambda z, matrix, right: matrix @ z - right, solver=by_numpy)
-    matrix = kit.array([[2.0, 1.0], [0.0, 3.0]])
-    inverse = np.linalg.inv(kit.to_numpy(matrix))
-    rights = kit.array([[1.0, 2.0], [0.5, -1.0]])
-    function = lambda right: solve(kit.array([0.0, 0.0]), matrix, right)  # noqa: E731
-    mapped = kit.vmap(kit.jacrev(function))(rights)
-    np.testing.assert_allclose(kit.to_numpy(mapped), np.stack([inverse, inverse]), atol=1e-12)
+    solve = torch_kit.implicit.root(lambda z, matrix, right: matrix @ z - right, solver=by_numpy)
+    matrix = torch_kit.array([[2.0, 1.0], [0.0, 3.0]])
+    inverse = np.linalg.inv(torch_kit.to_numpy(matrix))
+    rights = torch_kit.array([[1.0, 2.0], [0.5, -1.0]])
+    function = lambda right: solve(torch_kit.array([0.0, 0.0]), matrix, right)  # noqa: E731
+    mapped = torch_kit.vmap(torch_kit.jacrev(function))(rights)
+    np.testing.assert_allclose(torch_kit.to_numpy(mapped), np.stack([inverse, inverse]), atol=1e-12)
     np.testing.assert_allclose(
-        kit.to_numpy(kit.vmap(function)(rights)), kit.to_numpy(rights) @ inverse.T, atol=1e-12
+        torch_kit.to_numpy(torch_kit.vmap(function)(rights)),
+        torch_kit.to_numpy(rights) @ inverse.T,
+        atol=1e-12,
     )
