@@ -14,7 +14,7 @@ from cvxlayer.program.batch import ConeProgramStructure
 
 # Second-order cones up to this size are a dense block of rows in the KKT matrix; larger ones are
 # bordered (docs/derivations/engine.md). Both cost the same at about this size.
-LARGEST_BLOCK = 30
+LARGEST_BLOCK = 6
 
 _engines: weakref.WeakKeyDictionary[ConeProgramStructure, _native.Engine] = (
     weakref.WeakKeyDictionary()

@@ -320,9 +320,9 @@ NB_MODULE(_native, module) {
           [](Engine* self, int n, int num_zero, int num_nonnegative,
              const cvxlayer::ConeList& cones, std::vector<int> P_start, std::vector<int> P_row,
              std::vector<int> A_start, std::vector<int> A_row, int largest_block) {
-            new (self)
-                Engine(std::in_place, n, num_zero, num_nonnegative, cvxlayer::cones_of(cones),
-                       std::move(P_start), std::move(P_row), std::move(A_start), std::move(A_row), largest_block);
+            new (self) Engine(std::in_place, n, num_zero, num_nonnegative,
+                              cvxlayer::cones_of(cones), std::move(P_start), std::move(P_row),
+                              std::move(A_start), std::move(A_row), largest_block);
           },
           "n"_a, "num_zero"_a, "num_nonnegative"_a, "cones"_a, "P_start"_a, "P_row"_a, "A_start"_a,
           "A_row"_a, "largest_block"_a)

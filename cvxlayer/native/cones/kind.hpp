@@ -22,8 +22,8 @@ inline bool is_implemented(ConeKind kind) {
 /// One curved cone and the rows it owns.
 struct CurvedCone {
   ConeKind kind;
-  int start, size;   // first row and number of rows
-  double parameter;  // order of the matrix, exponent α, or 0
+  int start, size;           // first row and number of rows
+  double parameter;          // order of the matrix, exponent α, or 0
   bool is_bordered = false;  // a large second-order cone without a block, see kkt/border.hpp
 
   int end() const { return start + size; }

@@ -231,7 +231,8 @@ struct SecondOrderScaling {
     Soc::add_squared(w(), eta(), v, cone.size, coefficient, out);
   }
 
-  /// −shift − H dy magnifies the rounding of dy along f; `feasible` is right there.
+  /// −shift − H dy magnifies the rounding of dy along f; there `feasible` is right, and only
+  /// there it is given.
   void complete(const V* dy, const V* shifts, const V* feasible, V* ds) const {
     for (int i = 0; i < cone.size; ++i) ds[i] = -shifts[i];
     add_product(dy, -1.0, ds);
@@ -341,8 +342,7 @@ struct SecondOrderProjection {
     b.couple = root;
     b.pivot_stiff = delta;
     const V complement = O::max(one - spectrum.rest, V{}) / (one + root);  // 1 − √r
-    b.couple_stiff =
-        on_boundary * O::sqrt(complement * (one + root) * (one + delta) * b.inverse);
+    b.couple_stiff = on_boundary * O::sqrt(complement * (one + root) * (one + delta) * b.inverse);
     b.side_stiff = on_boundary * O::sqrt(complement * b.inverse / ((one + root) * (one + delta))) *
                    (one + root + delta);
     b.pivot_soft = spectrum.rest * b.inverse;

@@ -79,9 +79,25 @@ struct ConeScaling {
     });
   }
 
+  /// out = b dτ − A dx − scale·r on the rows of condensed cones, and of bordered ones, there
+  /// without the part of A dx that their `complete` does not look at.
+  void find_feasible(const ScaledData<L>& data, const KktSystem<L, ScalingFaces>& kkt, const V* dx,
+                     V d_tau, V scale, const V* r, V* out) const {
+    const StructureView& v = *structure;
+    if (v.has_condensed) data.multiply_A(dx, out);
+    for (int k = 0; k < v.num_cones; ++k) {
+      const CurvedCone& cone = v.cones[k];
+      if (cone.has_block()) continue;
+      for (int i = cone.start; i < cone.end(); ++i) {
+        const V product = cone.is_condensed() ? out[i] : V{};
+        out[i] = data.b[i] * d_tau - scale * r[i] - product;
+      }
+    }
+    kkt.subtract_along_soft(dx, out);
+  }
+
   /// ds = −shift − H dy on the inequality rows, 0 on equalities. On condensed and bordered cones
-  /// it is `feasible` (ds = b dτ − A dx − …), the same in exact arithmetic, as far as the cone
-  /// bears.
+  /// it is `feasible`, the same in exact arithmetic, as far as the cone bears.
   void complete(const V* dy, const V* shift, const V* feasible, V* ds) const {
     for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
     for (int i = num_zero(); i < num_linear(); ++i) ds[i] = -shift[i] - h[i] * dy[i];

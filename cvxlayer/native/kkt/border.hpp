@@ -47,10 +47,11 @@ struct Border {
     return {kRootHalf * (head + tail), kRootHalf * (head - tail)};
   }
 
-  /// Columns `begin` to `end` of its union: entries at[0], at[1] for the first and so on.
-  void write(const StructureView& s, int begin, int end, const V* A, V* storage,
-             const long* at) const {
-    const V stiff = numbers.couple_stiff * kRootHalf, soft = numbers.couple_soft * kRootHalf;
+  /// Columns `begin` to `end` of its union: entries at[0], at[1] for the first and so on, and
+  /// fᵀA itself.
+  void write(const StructureView& s, int begin, int end, const V* A, V* storage, const long* at,
+             V* along_soft) const {
+    const V stiff = numbers.couple_stiff * kRootHalf;
     for (int c = begin; c < end; ++c, at += 2) {
       V head{}, tail{};
       for (int t = s.term_start[c]; t < s.term_start[c + 1]; ++t) {
@@ -63,8 +64,16 @@ struct Border {
         }
       }
       storage[at[0]] = stiff * (head + tail);
-      storage[at[1]] = soft * (head - tail);
+      *along_soft = kRootHalf * (head - tail);
+      storage[at[1]] = numbers.couple_soft * *along_soft++;
     }
+  }
+
+  /// rows += amount · f
+  void add_soft(V amount, V* rows) const {
+    const V head = kRootHalf * amount;
+    rows[0] += head;
+    for (int a = 1; a < size; ++a) rows[a] -= zeta[a] * head;
   }
 
   /// From ξ of the rows to the unknowns of the cone, in place.

@@ -185,8 +185,9 @@ void Structure::build_union(const CurvedCone& cone) {
       terms.push_back({row_column_[t], a, row_entry_[t]});
     }
   }
-  std::stable_sort(terms.begin(), terms.end(),
-                   [](const Term& first, const Term& second) { return first.column < second.column; });
+  std::stable_sort(terms.begin(), terms.end(), [](const Term& first, const Term& second) {
+    return first.column < second.column;
+  });
   for (size_t k = 0; k < terms.size(); ++k) {
     if (k == 0 || terms[k].column != terms[k - 1].column) {
       mixed_column_.push_back(terms[k].column);
@@ -376,6 +377,7 @@ void Structure::build_view() {
   view_.is_symmetric = true;
   view_.has_condensed = false;
   view_.num_bordered = view_.num_bordered_rows = 0;
+  view_.num_bordered_columns = static_cast<int>(solve_.border_entry.size() / 2);
   for (const CurvedCone& cone : cones_) {
     view_.degree += cone.degree();
     view_.is_symmetric = view_.is_symmetric && cone.is_symmetric();

@@ -45,7 +45,8 @@ struct StructureView {
   bool is_symmetric;        // all cones are
   const CurvedCone* cones;  // num_cones of them
   bool has_condensed;
-  int num_bordered, num_bordered_rows;  // bordered cones, and the rows of all of them
+  // Bordered cones, the rows of all of them, and the columns of their unions.
+  int num_bordered, num_bordered_rows, num_bordered_columns;
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC
   const int *P_column, *A_column;                 // of each entry
@@ -121,7 +122,7 @@ class Structure {
   std::vector<CurvedCone> cones_;
   std::vector<int> P_start_, P_row_, A_start_, A_row_, P_column_, A_column_;
   std::vector<int> row_start_, row_column_, row_entry_;
-  std::vector<int> kkt_index_;  // row → index in the KKT matrix, −1 for singletons
+  std::vector<int> kkt_index_;     // row → index in the KKT matrix, −1 for singletons
   std::vector<bool> is_in_block_;  // row → whether its cone has a block
   bool has_blocks_ = false;
   std::vector<int> border_index_;  // of the stiff row of each bordered cone; the soft one follows

@@ -34,6 +34,7 @@ struct KktSystem {
   BorderNumbers<V>* border_numbers;
   V* border_axes;  // ζ of every bordered cone
   V* soft_sides;   // fᵀr₂ of every bordered cone, for two right-hand sides
+  V* along_soft;   // fᵀA of every bordered cone, by column of its union
   V regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan,
@@ -54,6 +55,7 @@ struct KktSystem {
     border_numbers = arena.take<BorderNumbers<V>>(view.num_bordered);
     border_axes = arena.take<V>(view.num_bordered_rows);
     soft_sides = arena.take<V>(2L * view.num_bordered);
+    along_soft = arena.take<V>(view.num_bordered_columns);
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
@@ -100,6 +102,7 @@ struct KktSystem {
   void add_bordered(const V* point) {
     const StructureView& s = *structure;
     const long* entry = plan->border_entry;
+    V* soft = along_soft;
     int singleton = s.num_linear_singletons;
     for_each_border([&](int k, const auto& face, const Border<L>& border, int index) {
       BorderNumbers<V>& b = border.numbers;
@@ -122,8 +125,9 @@ struct KktSystem {
       factor.storage[plan->border_diagonal[2 * index]] = -b.pivot_stiff;
       factor.storage[plan->border_diagonal[2 * index + 1]] = b.pivot_soft;
       const int begin = s.mixed_start[k], end = s.mixed_start[k + 1];
-      border.write(s, begin, end, A, factor.storage, entry);
+      border.write(s, begin, end, A, factor.storage, entry, soft);
       entry += 2L * (end - begin);
+      soft += end - begin;
     });
   }
 
@@ -162,6 +166,19 @@ struct KktSystem {
       }
     }
     recover_bordered<count>(dy);
+  }
+
+  /// out −= f fᵀA u on the rows of bordered cones.
+  void subtract_along_soft(const V* u, V* out) const {
+    const StructureView& s = *structure;
+    const V* soft = along_soft;
+    for_each_border([&](int k, const auto& face, const Border<L>& border, int) {
+      V sum{};
+      for (int c = s.mixed_start[k]; c < s.mixed_start[k + 1]; ++c) {
+        sum += *soft++ * u[s.mixed_column[c]];
+      }
+      border.add_soft(-sum, out + face.cone.start);
+    });
   }
 
   /// Solve in place: (u, v) ← K⁻¹ (u, v).
