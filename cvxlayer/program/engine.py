@@ -12,6 +12,10 @@ from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import UnsupportedProblemError
 from cvxlayer.program.batch import ConeProgramStructure
 
+# Second-order cones up to this size are a dense block of rows in the KKT matrix; larger ones are
+# bordered (docs/derivations/engine.md). Both cost the same at about this size.
+LARGEST_BLOCK = 6
+
 _engines: weakref.WeakKeyDictionary[ConeProgramStructure, _native.Engine] = (
     weakref.WeakKeyDictionary()
 )
@@ -41,6 +45,7 @@ def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
                 structure.P_indices.tolist(),
                 structure.A_indptr.tolist(),
                 structure.A_indices.tolist(),
+                LARGEST_BLOCK,
             )
             _engines[structure] = engine
         return engine

@@ -26,4 +26,4 @@ def test_a_cone_that_the_core_does_not_know_is_refused_by_name(
 
 def test_the_core_refuses_a_kind_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="unknown kind of cone"):
-        _native.Engine(1, 0, 0, [(77, 3, 0.0)], [0, 0], [], [0, 0], [])
+        _native.Engine(1, 0, 0, [(77, 3, 0.0)], [0, 0], [], [0, 0], [], 30)

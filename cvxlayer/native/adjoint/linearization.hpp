@@ -144,7 +144,7 @@ struct Linearization {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, ratio(i));
     }
     kkt.write_A(data.A);
-    for (int k = 0; k < view.num_singletons; ++k) {
+    for (int k = 0; k < view.num_linear_singletons; ++k) {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }
     linearize_curved_cones();
@@ -176,10 +176,10 @@ struct Linearization {
     }
     for (int t = 0; t < view.num_A; ++t) {
       const int i = view.A_row[t];
-      if (view.adjoint.A_entry[t] < 0) continue;
+      if (view.adjoint.A_entry[t] < 0 || i >= num_linear()) continue;
       kkt.factor.storage[view.adjoint.A_entry[t]] = data.A[t] * root[i];
     }
-    for (int k = 0; k < view.num_singletons; ++k) {
+    for (int k = 0; k < view.num_linear_singletons; ++k) {
       const V active = root[view.singleton_row[k]];
       kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
     }
@@ -208,8 +208,11 @@ struct Linearization {
         for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
       }
     });
-    curved.for_each_condensed([&](int, const auto& face) { face.decompose(v + face.cone.start); });
+    const auto decompose = [&](int, const auto& face) { face.decompose(v + face.cone.start); };
+    curved.for_each_condensed(decompose);
     kkt.add_condensed();
+    curved.for_each_bordered(decompose);
+    kkt.add_bordered(v);
   }
 
   /// out = S u.

@@ -37,6 +37,10 @@
 //   couple(z)                  z ← G z
 //   complete(dy, shift, feasible, ds)  (scaling only) ds from both of its equations
 //
+// A *bordered* cone, a large second-order one, has no block either; see kkt/border.hpp:
+//   border(v, delta, zeta)     its numbers there, and ζ; v as in `apply`, not read by a scaling
+//   is_rooted                  whether its rows are multiplied by G
+//
 // A face is made from the cone, its state and the scratch wherever it is used; it owns nothing
 // and never allocates.
 #pragma once
@@ -103,6 +107,15 @@ struct CurvedCones {
     }
   }
 
+  /// Call body(k, face) for the large second-order cones.
+  template <class Body>
+  CVXLAYER_INLINE void for_each_bordered(const Body& body) const {
+    for (int k = 0; k < count; ++k) {
+      if (!cones[k].is_bordered) continue;
+      body(k, typename Faces<L>::SecondOrder{cones[k], state + offset[k], scratch});
+    }
+  }
+
   /// Call body(face) for every cone, in order; `face.cone` says which one.
   template <class Body>
   CVXLAYER_INLINE void for_each(const Body& body) const {
@@ -112,7 +125,9 @@ struct CurvedCones {
   /// Only those that have a block in the matrix.
   template <class Body>
   CVXLAYER_INLINE void for_each_block(const Body& body) const {
-    for (int k = 0; k < count; ++k) with_face<false>(cones[k], state + offset[k], scratch, body);
+    for (int k = 0; k < count; ++k) {
+      if (cones[k].has_block()) with_face<false>(cones[k], state + offset[k], scratch, body);
+    }
   }
 
  private:

@@ -22,8 +22,9 @@ inline bool is_implemented(ConeKind kind) {
 /// One curved cone and the rows it owns.
 struct CurvedCone {
   ConeKind kind;
-  int start, size;   // first row and number of rows
-  double parameter;  // order of the matrix, exponent α, or 0
+  int start, size;           // first row and number of rows
+  double parameter;          // order of the matrix, exponent α, or 0
+  bool is_bordered = false;  // a large second-order cone without a block, see kkt/border.hpp
 
   int end() const { return start + size; }
   /// Whether Nesterov–Todd scaling and Mehrotra's starting point exist.
@@ -34,6 +35,8 @@ struct CurvedCone {
   int order() const { return static_cast<int>(parameter); }
   /// Whether its rows are eliminated by hand, see kkt/system.hpp.
   bool is_condensed() const { return kind == ConeKind::kSemidefinite; }
+  /// Whether it has a dense block of rows in the matrix.
+  bool has_block() const { return !is_condensed() && !is_bordered; }
   /// Barrier parameter ν.
   int degree() const {
     switch (kind) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../linalg/lanes.hpp"
+#include "border_numbers.hpp"
 #include "kind.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -202,8 +203,48 @@ struct SecondOrderScaling {
     }
   }
 
+  static constexpr bool is_rooted = false;
+
+  /// H is η² but for η²ρ² along f and η²/ρ² along e, with ρ = w₀ + ‖w₁‖ and ζ = −w₁/‖w₁‖.
+  BorderNumbers<V> border(const V* /*v*/, V delta, V* zeta) const {
+    const V* point = w();
+    const V norm = Soc::norm_tail(point, cone.size), rho = point[0] + norm;
+    const V inverse_norm = O::select(O::gt(norm, V{}), -1.0 / norm, V{});
+    for (int a = 1; a < cone.size; ++a) zeta[a] = point[a] * inverse_norm;
+    const V squared = eta() * eta(), low = squared / (rho * rho), high = squared * rho * rho;
+    const V one = O::splat(1.0);
+    BorderNumbers<V> b{};
+    b.diagonal = squared + delta;
+    b.inverse = 1.0 / b.diagonal;
+    b.couple = one;
+    const V spread = 2.0 * norm * squared;  // ρ² − 1 = 2 ρ ‖w₁‖
+    b.pivot_stiff = low + delta;
+    b.couple_stiff = b.side_stiff = O::sqrt(spread / rho * b.inverse);
+    const V share = spread * rho / (high + delta);
+    b.pivot_soft = b.inverse;
+    b.couple_soft = b.side_soft = O::sqrt(share) * b.inverse;
+    b.keep_soft = -share;
+    return b;
+  }
+
   void add_product(const V* v, double coefficient, V* out) const {
     Soc::add_squared(w(), eta(), v, cone.size, coefficient, out);
+  }
+
+  /// −shift − H dy magnifies the rounding of dy along f; there `feasible` is right, and only
+  /// there it is given.
+  void complete(const V* dy, const V* shifts, const V* feasible, V* ds) const {
+    for (int i = 0; i < cone.size; ++i) ds[i] = -shifts[i];
+    add_product(dy, -1.0, ds);
+    if (!cone.is_bordered) return;
+    const V* point = w();
+    const V norm = Soc::norm_tail(point, cone.size);
+    const V inverse_norm = O::select(O::gt(norm, V{}), 1.0 / norm, V{});
+    V tail{};
+    for (int i = 1; i < cone.size; ++i) tail += point[i] * (feasible[i] - ds[i]);
+    const V along = 0.5 * (feasible[0] - ds[0] + inverse_norm * tail);
+    ds[0] += along;
+    for (int i = 1; i < cone.size; ++i) ds[i] += point[i] * (inverse_norm * along);
   }
 
   V squared_norm(const V* v) const {
@@ -285,6 +326,32 @@ struct SecondOrderProjection {
   }
   void project(const V* v, V* out) const {
     Soc::apply(Soc::derivative(v, cone.size), v, v, cone.size, out);
+  }
+
+  static constexpr bool is_rooted = true;
+
+  /// D is r but for 1 along e and 0 along f, on the boundary; elsewhere it is r throughout.
+  BorderNumbers<V> border(const V* v, V delta, V* zeta) const {
+    const Spectrum& spectrum = spectra()[0];
+    for (int a = 1; a < cone.size; ++a) zeta[a] = v[a] * spectrum.inverse_norm;
+    const V one = O::splat(1.0), root = spectra()[1].rest;
+    const V on_boundary = spectrum.first * (one - spectrum.second);
+    BorderNumbers<V> b{};
+    b.diagonal = one - spectrum.rest + delta;
+    b.inverse = 1.0 / b.diagonal;
+    b.couple = root;
+    b.pivot_stiff = delta;
+    const V complement = O::max(one - spectrum.rest, V{}) / (one + root);  // 1 − √r
+    b.couple_stiff = on_boundary * O::sqrt(complement * (one + root) * (one + delta) * b.inverse);
+    b.side_stiff = on_boundary * O::sqrt(complement * b.inverse / ((one + root) * (one + delta))) *
+                   (one + root + delta);
+    b.pivot_soft = spectrum.rest * b.inverse;
+    b.couple_soft = on_boundary * b.pivot_soft;
+    b.side_soft = on_boundary * root * b.inverse;
+    b.keep_stiff = -on_boundary * complement;
+    b.keep_soft = -on_boundary;
+    b.take_soft = -on_boundary / (one + delta);
+    return b;
   }
   static void bend(const V* /*v*/) {}
   void curvature(const V* v, const V* p, const V* q, V* out) const {

@@ -57,11 +57,12 @@ struct ConeScaling {
     for (int i = 0; i < num_linear(); ++i) {
       if (kkt.plan->row_position[i] >= 0) kkt.set_row_diagonal(i, h[i]);
     }
-    for (int k = 0; k < v.num_singletons; ++k) {
+    for (int k = 0; k < v.num_linear_singletons; ++k) {
       kkt.add_singleton(k, A[v.singleton_entry[k]], h[v.singleton_row[k]]);
     }
     const long* entry = kkt.plan->block;
     kkt.add_condensed();
+    kkt.add_bordered(nullptr);
     curved.for_each_block([&](const auto& face) {
       face.write_block([&](V value, bool is_diagonal) {
         kkt.factor.storage[*entry++] = is_diagonal ? -value - kkt.regularization : -value;
@@ -78,18 +79,36 @@ struct ConeScaling {
     });
   }
 
-  /// ds = −shift − H dy on the inequality rows, 0 on equalities. On condensed cones it is
-  /// `feasible` (ds = b dτ − A dx − …), the same in exact arithmetic, as far as the cone bears.
+  /// out = b dτ − A dx − scale·r on the rows of condensed cones, and of bordered ones, there
+  /// without the part of A dx that their `complete` does not look at.
+  void find_feasible(const ScaledData<L>& data, const KktSystem<L, ScalingFaces>& kkt, const V* dx,
+                     V d_tau, V scale, const V* r, V* out) const {
+    const StructureView& v = *structure;
+    if (v.has_condensed) data.multiply_A(dx, out);
+    for (int k = 0; k < v.num_cones; ++k) {
+      const CurvedCone& cone = v.cones[k];
+      if (cone.has_block()) continue;
+      for (int i = cone.start; i < cone.end(); ++i) {
+        const V product = cone.is_condensed() ? out[i] : V{};
+        out[i] = data.b[i] * d_tau - scale * r[i] - product;
+      }
+    }
+    kkt.subtract_along_soft(dx, out);
+  }
+
+  /// ds = −shift − H dy on the inequality rows, 0 on equalities. On condensed and bordered cones
+  /// it is `feasible`, the same in exact arithmetic, as far as the cone bears.
   void complete(const V* dy, const V* shift, const V* feasible, V* ds) const {
     for (int i = 0; i < num_zero(); ++i) ds[i] = V{};
     for (int i = num_zero(); i < num_linear(); ++i) ds[i] = -shift[i] - h[i] * dy[i];
     for (int i = num_linear(); i < structure->m; ++i) ds[i] = -shift[i];
-    curved.for_each_block([&](const auto& face) {
-      face.add_product(dy + face.cone.start, -1.0, ds + face.cone.start);
-    });
-    curved.for_each_condensed([&](int, const auto& face) {
+    curved.for_each([&](const auto& face) {
       const int start = face.cone.start;
-      face.complete(dy + start, shift + start, feasible + start, ds + start);
+      if constexpr (requires { face.complete(nullptr, nullptr, nullptr, nullptr); }) {
+        face.complete(dy + start, shift + start, feasible + start, ds + start);
+      } else {
+        face.add_product(dy + start, -1.0, ds + start);
+      }
     });
   }
 

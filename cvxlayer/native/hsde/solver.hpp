@@ -420,12 +420,7 @@ struct HsdeSolver {
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    if (v.has_condensed) {
-      data.multiply_A(dx, scratch_m);
-      for (int i = num_linear(); i < v.m; ++i) {
-        scratch_m[i] = data.b[i] * d_tau - scale * ry[i] - scratch_m[i];
-      }
-    }
+    scaling.find_feasible(data, kkt, dx, d_tau, scale, ry, scratch_m);
     scaling.complete(dy, shifts, scratch_m, ds);
     const V scalars = O::max(-d_tau * inverse_tau, -d_kappa / kappa);
     return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));

@@ -38,7 +38,8 @@ struct Factor {
     long largest = 0;
     for (int k = 0; k < view.num_nodes && L::width == 1; ++k) {
       const Supernode& node = view.nodes[k];
-      const long size = PackedPanel::size(node.width + node.num_below, node.width);
+      const int height = (node.is_diagonal ? 0 : node.width) + node.num_below;
+      const long size = PackedPanel::size(height, node.width);
       if (size > largest) largest = size;
     }
     packed = arena.take<V>(largest);

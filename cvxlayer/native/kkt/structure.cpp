@@ -41,7 +41,7 @@ std::vector<int> find_columns(const std::vector<int>& start) {
 
 Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
                      std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-                     std::vector<int> A_row)
+                     std::vector<int> A_row, int largest_block)
     : n_(n),
       num_zero_(num_zero),
       num_linear_(num_zero + num_nonnegative),
@@ -56,12 +56,14 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
   for (CurvedCone& cone : cones_) {
     cone.start = m_;
     m_ = cone.end();
+    cone.is_bordered = cone.kind == ConeKind::kSecondOrder && cone.size > largest_block;
+    has_blocks_ = has_blocks_ || cone.has_block();
   }
   build_rows();
   find_singletons();
   build_mixed();
   build_plan(solve_, false);
-  if (!cones_.empty()) build_plan(adjoint_, true);
+  if (has_blocks_) build_plan(adjoint_, true);
   build_view();
 }
 
@@ -84,21 +86,31 @@ void Structure::build_rows() {
 void Structure::find_singletons() {
   kkt_index_.assign(m_, -1);
   kkt_size_ = n_;
-  std::vector<bool> is_condensed(m_, false);
+  // Equalities have no diagonal to be eliminated with, nor have rows of a block one alone.
+  std::vector<bool> is_condensed(m_, false), is_diagonal(m_, false);
+  std::fill(is_diagonal.begin() + num_zero_, is_diagonal.begin() + num_linear_, true);
+  is_in_block_.assign(m_, false);
   for (const CurvedCone& cone : cones_) {
-    std::fill(is_condensed.begin() + cone.start, is_condensed.begin() + cone.end(),
-              cone.is_condensed());
+    for (int i = cone.start; i < cone.end(); ++i) {
+      is_condensed[i] = cone.is_condensed();
+      is_diagonal[i] = cone.is_bordered;
+      is_in_block_[i] = cone.has_block();
+    }
   }
   for (int i = 0; i < m_; ++i) {
     if (is_condensed[i]) continue;
-    const bool is_inequality = i >= num_zero_ && i < num_linear_;
-    if (is_inequality && row_start_[i + 1] - row_start_[i] == 1) {
+    if (is_diagonal[i] && row_start_[i + 1] - row_start_[i] == 1) {
       singleton_row_.push_back(i);
       singleton_column_.push_back(row_column_[row_start_[i]]);
       singleton_entry_.push_back(row_entry_[row_start_[i]]);
     } else {
       kkt_index_[i] = kkt_size_++;
     }
+  }
+  for (const CurvedCone& cone : cones_) {
+    if (!cone.is_bordered) continue;
+    border_index_.push_back(kkt_size_);
+    kkt_size_ += 2;
   }
 }
 
@@ -107,6 +119,10 @@ void Structure::build_mixed() {
   for (const CurvedCone& cone : cones_) {
     if (cone.is_condensed()) {
       build_terms(cone);
+      continue;
+    }
+    if (cone.is_bordered) {
+      build_union(cone);
       continue;
     }
     std::map<int, std::vector<std::pair<int, int>>> columns;  // column → (local row, entry)
@@ -158,8 +174,34 @@ void Structure::build_terms(const CurvedCone& cone) {
   mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
 }
 
-void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
-  std::vector<int> row, col;
+/// The terms of a bordered cone.
+void Structure::build_union(const CurvedCone& cone) {
+  struct Term {
+    int column, row, entry;
+  };
+  std::vector<Term> terms;
+  for (int a = 0; a < cone.size; ++a) {
+    for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
+      terms.push_back({row_column_[t], a, row_entry_[t]});
+    }
+  }
+  std::stable_sort(terms.begin(), terms.end(), [](const Term& first, const Term& second) {
+    return first.column < second.column;
+  });
+  for (size_t k = 0; k < terms.size(); ++k) {
+    if (k == 0 || terms[k].column != terms[k - 1].column) {
+      mixed_column_.push_back(terms[k].column);
+      term_start_.push_back(static_cast<int>(term_row_.size()));
+    }
+    term_row_.push_back(terms[k].row);
+    term_column_.push_back(0);
+    term_entry_.push_back(terms[k].entry);
+  }
+  mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
+}
+
+void Structure::add_entries(std::vector<int>& row, std::vector<int>& col,
+                            bool mixes_cone_rows) const {
   auto add = [&](int i, int j) {
     row.push_back(i);
     col.push_back(j);
@@ -168,12 +210,20 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) add(P_row_[k], j);
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      if (kkt_index_[i] >= 0 && !(mixes_cone_rows && i >= num_linear_)) add(kkt_index_[i], j);
+      if (stands_alone(i, mixes_cone_rows)) add(kkt_index_[i], j);
     }
   }
-  for (size_t k = 0; k < cones_.size(); ++k) {
+  for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_condensed()) {
       for_each_pair(k, add);
+      continue;
+    }
+    if (cones_[k].is_bordered) {
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        add(border_index_[border], mixed_column_[c]);
+        add(border_index_[border] + 1, mixed_column_[c]);
+      }
+      ++border;
       continue;
     }
     const int* rows = kkt_index_.data() + cones_[k].start;
@@ -184,6 +234,11 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
       for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) add(i, mixed_column_[c]);
     }
   }
+}
+
+std::unique_ptr<Symbolic> Structure::analyze(bool mixes_cone_rows) const {
+  std::vector<int> row, col;
+  add_entries(row, col, mixes_cone_rows);
   std::vector<signed char> sign(kkt_size_, -1);
   std::fill(sign.begin(), sign.begin() + n_, static_cast<signed char>(1));
   std::vector<bool> is_late(kkt_size_, false);
@@ -194,8 +249,15 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     const int end = P_start_[j + 1];
     if (end > P_start_[j] && P_row_[end - 1] == j) is_late[j] = false;
   }
-  plan.symbolic = std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
+  for (int index : border_index_) {
+    sign[index + 1] = 1;
+    is_late[index] = is_late[index + 1] = true;
+  }
+  return std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
+}
 
+void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
+  plan.symbolic = analyze(mixes_cone_rows);
   const Symbolic& symbolic = *plan.symbolic;
   const SymbolicView symbolic_view = symbolic.view();
   for (int j = 0; j < n_; ++j) {
@@ -206,8 +268,8 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      const bool stands_alone = kkt_index_[i] >= 0 && !(mixes_cone_rows && i >= num_linear_);
-      plan.A_entry.push_back(stands_alone ? symbolic.entry(kkt_index_[i], j) : -1);
+      const bool has_place = stands_alone(i, mixes_cone_rows);
+      plan.A_entry.push_back(has_place ? symbolic.entry(kkt_index_[i], j) : -1);
     }
   }
   for (int i = 0; i < m_; ++i) {
@@ -215,7 +277,26 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     plan.row_position.push_back(index < 0 ? -1 : symbolic_view.position[index]);
     plan.row_diagonal.push_back(index < 0 ? -1 : symbolic.entry(index, index));
   }
-  for (size_t k = 0; k < cones_.size(); ++k) {
+  place_cones(plan, mixes_cone_rows);
+  build_runs(plan);
+}
+
+void Structure::place_cones(Plan& plan, bool mixes_cone_rows) const {
+  const Symbolic& symbolic = *plan.symbolic;
+  const int* position = symbolic.view().position;
+  for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
+    if (cones_[k].is_bordered) {
+      const int stiff = border_index_[border++];
+      for (int index : {stiff, stiff + 1}) {
+        plan.border_position.push_back(position[index]);
+        plan.border_diagonal.push_back(symbolic.entry(index, index));
+      }
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        plan.border_entry.push_back(symbolic.entry(stiff, mixed_column_[c]));
+        plan.border_entry.push_back(symbolic.entry(stiff + 1, mixed_column_[c]));
+      }
+      continue;
+    }
     if (cones_[k].is_condensed()) {
       for_each_pair(k, [&](int i, int j) { plan.condensed_entry.push_back(symbolic.entry(i, j)); });
       continue;
@@ -231,7 +312,6 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
       }
     }
   }
-  build_runs(plan);
 }
 
 void Structure::build_runs(Plan& plan) const {
@@ -246,6 +326,8 @@ void Structure::build_runs(Plan& plan) const {
   assign(plan.P_entry, plan.P_entry.size());
   assign(plan.A_entry, plan.A_entry.size());
   assign(plan.row_diagonal, static_cast<size_t>(num_linear_));
+  assign(plan.border_diagonal, plan.border_diagonal.size());
+  assign(plan.border_entry, plan.border_entry.size());
   // The upper part of a dense diagonal block is never read.
   const SymbolicView symbolic = plan.symbolic->view();
   for (int k = 0; k < symbolic.num_nodes; ++k) {
@@ -278,7 +360,10 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           static_cast<int>(plan.P_run.size()),
           static_cast<int>(plan.A_run.size()),
           static_cast<int>(plan.clear_run.size()),
-          plan.condensed_entry.data()};
+          plan.condensed_entry.data(),
+          plan.border_position.data(),
+          plan.border_diagonal.data(),
+          plan.border_entry.data()};
 }
 
 void Structure::build_view() {
@@ -291,10 +376,14 @@ void Structure::build_view() {
   view_.degree = num_linear_ - num_zero_;
   view_.is_symmetric = true;
   view_.has_condensed = false;
+  view_.num_bordered = view_.num_bordered_rows = 0;
+  view_.num_bordered_columns = static_cast<int>(solve_.border_entry.size() / 2);
   for (const CurvedCone& cone : cones_) {
     view_.degree += cone.degree();
     view_.is_symmetric = view_.is_symmetric && cone.is_symmetric();
     view_.has_condensed = view_.has_condensed || cone.is_condensed();
+    view_.num_bordered += cone.is_bordered;
+    view_.num_bordered_rows += cone.is_bordered ? cone.size : 0;
   }
   view_.P_start = P_start_.data();
   view_.P_row = P_row_.data();
@@ -310,6 +399,9 @@ void Structure::build_view() {
   view_.is_P_full = static_cast<long>(P_row_.size()) == static_cast<long>(n_) * (n_ + 1) / 2;
   view_.is_A_full = static_cast<long>(A_row_.size()) == static_cast<long>(n_) * m_;
   view_.num_singletons = static_cast<int>(singleton_row_.size());
+  const auto first_of_cones =
+      std::lower_bound(singleton_row_.begin(), singleton_row_.end(), num_linear_);
+  view_.num_linear_singletons = static_cast<int>(first_of_cones - singleton_row_.begin());
   view_.singleton_row = singleton_row_.data();
   view_.singleton_column = singleton_column_.data();
   view_.singleton_entry = singleton_entry_.data();

@@ -33,6 +33,10 @@ struct KktPlan {
   const EntryRun *P_run, *A_run, *clear_run;
   int num_P_runs, num_A_runs, num_clear_runs;
   const long* condensed_entry;  // per condensed cone: pairs (i, j ≥ i) of its columns
+  // Per bordered cone, its stiff row before its soft one: pivot positions, diagonals, and the
+  // entries of both in each column of its union.
+  const int* border_position;
+  const long *border_diagonal, *border_entry;
 };
 
 /// Plain pointers into a `Structure`, for lane code.
@@ -41,29 +45,34 @@ struct StructureView {
   bool is_symmetric;        // all cones are
   const CurvedCone* cones;  // num_cones of them
   bool has_condensed;
+  // Bordered cones, the rows of all of them, and the columns of their unions.
+  int num_bordered, num_bordered_rows, num_bordered_columns;
   const int *P_start, *P_row;                     // upper triangle, CSC
   const int *A_start, *A_row;                     // CSC
   const int *P_column, *A_column;                 // of each entry
   const int *row_start, *row_column, *row_entry;  // CSR of A: column and index into the CSC values
   int num_P, num_A;
   bool is_P_full, is_A_full;  // no entry is missing, so none has to be looked up
-  int num_singletons;         // nonnegative rows with one entry, eliminated by hand
+  // Rows with one entry, eliminated by hand: those of inequalities, then of bordered cones.
+  int num_singletons, num_linear_singletons;
   const int *singleton_row, *singleton_column, *singleton_entry;
   // Union of the columns in the rows of each curved cone; for column c of cone k and local row
   // a, `mixed_source` is the index of that entry of A or −1. Cone after cone, like
   // KktPlan::mixed_entry; `mixed_start` counts columns.
   const int *mixed_start, *mixed_column, *mixed_source;
-  // Condensed cones have no sources but terms, column by column; see ConeColumns.
+  // Condensed cones have no sources but terms, column by column; see ConeColumns. So have
+  // bordered ones, whose `term_row` counts from the first row of the cone.
   const int *term_start, *term_row, *term_column, *term_entry;
   KktPlan solve, adjoint;
 };
 
 class Structure {
  public:
-  /// `cones` without their `start`, which follows from their sizes.
+  /// `cones` without their `start`, which follows from their sizes. Second-order cones of more
+  /// than `largest_block` rows are bordered.
   Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
             std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-            std::vector<int> A_row);
+            std::vector<int> A_row, int largest_block);
 
   Structure(const Structure&) = delete;
   Structure& operator=(const Structure&) = delete;
@@ -79,7 +88,8 @@ class Structure {
     std::unique_ptr<Symbolic> symbolic;
     std::vector<int> variable_position, row_position;
     std::vector<long> P_entry, A_entry, variable_diagonal, row_diagonal, block, mixed_entry,
-        condensed_entry;
+        condensed_entry, border_diagonal, border_entry;
+    std::vector<int> border_position;
     std::vector<EntryRun> P_run, A_run, clear_run;
   };
 
@@ -87,7 +97,11 @@ class Structure {
   void find_singletons();
   void build_mixed();
   void build_terms(const CurvedCone& cone);
+  void build_union(const CurvedCone& cone);
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
+  void add_entries(std::vector<int>& row, std::vector<int>& col, bool mixes_cone_rows) const;
+  std::unique_ptr<Symbolic> analyze(bool mixes_cone_rows) const;
+  void place_cones(Plan& plan, bool mixes_cone_rows) const;
   void build_runs(Plan& plan) const;
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.
   template <class Body>
@@ -96,7 +110,11 @@ class Structure {
       for (int j = i; j < mixed_start_[cone + 1]; ++j) body(mixed_column_[i], mixed_column_[j]);
     }
   }
-  const Plan& adjoint() const { return cones_.empty() ? solve_ : adjoint_; }
+  /// Whether the entry of A in this row has a place of its own in the matrix.
+  bool stands_alone(int row, bool mixes_cone_rows) const {
+    return kkt_index_[row] >= 0 && !(mixes_cone_rows && is_in_block_[row]);
+  }
+  const Plan& adjoint() const { return has_blocks_ ? adjoint_ : solve_; }
   KktPlan plan_view(const Plan& plan) const;
   void build_view();
 
@@ -104,7 +122,10 @@ class Structure {
   std::vector<CurvedCone> cones_;
   std::vector<int> P_start_, P_row_, A_start_, A_row_, P_column_, A_column_;
   std::vector<int> row_start_, row_column_, row_entry_;
-  std::vector<int> kkt_index_;  // row → index in the KKT matrix, −1 for singletons
+  std::vector<int> kkt_index_;     // row → index in the KKT matrix, −1 for singletons
+  std::vector<bool> is_in_block_;  // row → whether its cone has a block
+  bool has_blocks_ = false;
+  std::vector<int> border_index_;  // of the stiff row of each bordered cone; the soft one follows
   int kkt_size_ = 0;
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;

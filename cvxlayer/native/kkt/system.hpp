@@ -7,10 +7,12 @@
 //
 // G is the identity in the solve and the square root of DΠ in the adjoint. The rows of a
 // condensed cone leave (GA)ᵀH⁻¹(GA) in the block of x and come back as dy = H⁻¹(GA dx − r₂).
+// Those of a bordered one are in the matrix, together with two more; see border.hpp.
 #pragma once
 
 #include "../cones/curved.hpp"
 #include "../hsde/scaled_data.hpp"
+#include "border.hpp"
 #include "factor.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -29,6 +31,10 @@ struct KktSystem {
   V* inverse_h;                // 1/(H + δ) of the singleton rows, by singleton
   V* coupling;                 // the entry of GA of each singleton row
   V* permuted;                 // two right-hand sides, one after the other
+  BorderNumbers<V>* border_numbers;
+  V* border_axes;  // ζ of every bordered cone
+  V* soft_sides;   // fᵀr₂ of every bordered cone, for two right-hand sides
+  V* along_soft;   // fᵀA of every bordered cone, by column of its union
   V regularization;
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan,
@@ -46,6 +52,10 @@ struct KktSystem {
     inverse_h = arena.take<V>(view.num_singletons);
     coupling = arena.take<V>(view.num_singletons);
     permuted = arena.take<V>(2L * kkt_plan.symbolic.dim);
+    border_numbers = arena.take<BorderNumbers<V>>(view.num_bordered);
+    border_axes = arena.take<V>(view.num_bordered_rows);
+    soft_sides = arena.take<V>(2L * view.num_bordered);
+    along_soft = arena.take<V>(view.num_bordered_columns);
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
@@ -72,10 +82,7 @@ struct KktSystem {
 
   /// Fold singleton row k (coupling a, diagonal h) into its variable: a²/(h + δ).
   CVXLAYER_INLINE void add_singleton(int k, V a, V h) {
-    const V inverse = 1.0 / (h + regularization);
-    inverse_h[k] = inverse;
-    coupling[k] = a;
-    factor.storage[plan->variable_diagonal[structure->singleton_column[k]]] += a * a * inverse;
+    fold_singleton(k, a, 1.0 / (h + regularization));
   }
 
   /// Add the Schur complements of the condensed cones to the block of x.
@@ -88,6 +95,39 @@ struct KktSystem {
                                 s.term_entry};
       face.add_schur(columns, A, regularization, factor.storage, target);
       target += static_cast<long>(count) * (count + 1) / 2;
+    });
+  }
+
+  /// Write the rows of bordered cones, and their borders; `point` is what D was found at.
+  void add_bordered(const V* point) {
+    const StructureView& s = *structure;
+    const long* entry = plan->border_entry;
+    V* soft = along_soft;
+    int singleton = s.num_linear_singletons;
+    for_each_border([&](int k, const auto& face, const Border<L>& border, int index) {
+      BorderNumbers<V>& b = border.numbers;
+      b = face.border(point == nullptr ? nullptr : point + face.cone.start, regularization,
+                      border.zeta);
+      for (int i = face.cone.start; i < face.cone.end(); ++i) {
+        if (plan->row_position[i] < 0) {
+          fold_singleton(singleton, A[s.singleton_entry[singleton]] * b.couple, b.inverse);
+          ++singleton;
+          continue;
+        }
+        factor.storage[plan->row_diagonal[i]] = -b.diagonal;
+        if (face.is_rooted) {
+          for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) {
+            const int source = s.row_entry[t];
+            factor.storage[plan->A_entry[source]] = A[source] * b.couple;
+          }
+        }
+      }
+      factor.storage[plan->border_diagonal[2 * index]] = -b.pivot_stiff;
+      factor.storage[plan->border_diagonal[2 * index + 1]] = b.pivot_soft;
+      const int begin = s.mixed_start[k], end = s.mixed_start[k + 1];
+      border.write(s, begin, end, A, factor.storage, entry, soft);
+      entry += 2L * (end - begin);
+      soft += end - begin;
     });
   }
 
@@ -110,6 +150,7 @@ struct KktSystem {
       }
     }
     fold_condensed<count>(bottom);
+    fold_bordered<count>(bottom);
     factor.template solve_in_place<count>(permuted);
     recover_condensed<count>(bottom, dy);
     for (int c = 0; c < count; ++c) {
@@ -124,6 +165,20 @@ struct KktSystem {
         if (plan->row_position[i] >= 0) dy[c][i] = side[plan->row_position[i]];
       }
     }
+    recover_bordered<count>(dy);
+  }
+
+  /// out −= f fᵀA u on the rows of bordered cones.
+  void subtract_along_soft(const V* u, V* out) const {
+    const StructureView& s = *structure;
+    const V* soft = along_soft;
+    for_each_border([&](int k, const auto& face, const Border<L>& border, int) {
+      V sum{};
+      for (int c = s.mixed_start[k]; c < s.mixed_start[k + 1]; ++c) {
+        sum += *soft++ * u[s.mixed_column[c]];
+      }
+      border.add_soft(-sum, out + face.cone.start);
+    });
   }
 
   /// Solve in place: (u, v) ← K⁻¹ (u, v).
@@ -132,6 +187,51 @@ struct KktSystem {
   }
 
  private:
+  /// Singleton k with its coupling a and 1/(H + δ).
+  CVXLAYER_INLINE void fold_singleton(int k, V a, V inverse) {
+    inverse_h[k] = inverse;
+    coupling[k] = a;
+    factor.storage[plan->variable_diagonal[structure->singleton_column[k]]] += a * a * inverse;
+  }
+
+  /// body(k, face, border, index) for every bordered cone k; `index` counts them.
+  template <class Body>
+  CVXLAYER_INLINE void for_each_border(const Body& body) const {
+    int index = 0;
+    V* zeta = border_axes;
+    curved->for_each_bordered([&](int k, const auto& face) {
+      body(k, face, Border<L>{border_numbers[index], zeta, face.cone.size}, index);
+      zeta += face.cone.size;
+      ++index;
+    });
+  }
+
+  /// The right-hand sides of the borders.
+  template <int count, class Bottom>
+  void fold_bordered(const Bottom& bottom) {
+    for_each_border([&](int, const auto& face, const Border<L>& border, int index) {
+      const int start = face.cone.start, *position = plan->border_position + 2 * index;
+      for (int c = 0; c < count; ++c) {
+        const auto parts = border.parts_of([&](int a) { return bottom(c, start + a); });
+        V* side = permuted + static_cast<long>(c) * plan->symbolic.dim;
+        side[position[0]] = border.numbers.side_stiff * parts.stiff;
+        side[position[1]] = border.numbers.side_soft * parts.soft;
+        soft_sides[2 * index + c] = parts.soft;
+      }
+    });
+  }
+
+  template <int count>
+  void recover_bordered(V* const (&dy)[count]) {
+    for_each_border([&](int, const auto& face, const Border<L>& border, int index) {
+      const int position = plan->border_position[2 * index];
+      for (int c = 0; c < count; ++c) {
+        const V stiff = permuted[static_cast<long>(c) * plan->symbolic.dim + position];
+        border.recover(stiff, soft_sides[2 * index + c], dy[c] + face.cone.start);
+      }
+    });
+  }
+
   void write_runs(const EntryRun* runs, int count, const V* values) {
     for (int r = 0; r < count; ++r) {
       const EntryRun& run = runs[r];
