@@ -15,6 +15,7 @@ namespace cvxlayer::CVXLAYER_ISA {
 constexpr double kInconsistentAdjoint = 1e-7;
 constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
+constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>
 struct Adjoint final : private Linearization<L> {
@@ -27,6 +28,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::c_m;
   using Base::c_n;
   using Base::classify;
+  using Base::curved_complementarity;
   using Base::data;
   using Base::find_newton_step;
   using Base::kkt;
@@ -42,6 +44,8 @@ struct Adjoint final : private Linearization<L> {
   using Base::refine_answer;
   using Base::residual_norm;
   using Base::settle_rows;
+  using Base::slack_of_row;
+  using Base::smoothing;
   using Base::solve_newton_step;
   using Base::solve_refined;
   using Base::structure;
@@ -52,6 +56,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::u_m;
   using Base::u_n;
   using Base::unclassified;
+  using Base::v;
   using Base::valid;
   using Base::x;
   using Base::y;
@@ -74,6 +79,7 @@ struct Adjoint final : private Linearization<L> {
            int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
     load_cotangents(io, LaneRows<W>(first, count));
+    const V mu = curved_complementarity();
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
@@ -85,6 +91,7 @@ struct Adjoint final : private Linearization<L> {
     measure_point();
     if (O::any(valid & ~O::le(residual_norm, O::splat(kPolished)))) {
       approach_solution(probing, count);
+      if (structure->num_cones > 0) return_to_central_path(io, LaneRows<W>(first, count), mu);
       form_right_side();
       adjoint_residual = solve_refined(rhs_n, rhs_m);
     } else {
@@ -96,6 +103,22 @@ struct Adjoint final : private Linearization<L> {
   }
 
  private:
+  /// Where the Newton steps came no closer than the solver was, an eigenvalue of s or y is too
+  /// small to tell on which face of its cone it lies. The solver's own point is near the central
+  /// path, whose derivative differs by about μ and needs to know of no face.
+  void return_to_central_path(const AdjointData& io, const LaneRows<W>& lanes, V mu) {
+    const M rough = valid & O::gt(mu, O::splat(kOnCentralPath)) & ~O::lt(residual_norm, mu);
+    if (!O::any(rough)) return;
+    load_rows<L>(io.x, lanes, structure->n,
+                 [&](int j, V value) { x[j] = O::select(rough, value / data.d[j], x[j]); });
+    load_rows<L>(io.y, lanes, structure->m, [&](int i, V value) {
+      y[i] = O::select(rough, data.cost * value / data.e[i], y[i]);
+      v[i] = O::select(rough, y[i] - slack_of_row[i], v[i]);
+    });
+    smoothing = O::select(rough, mu, V{});
+    linearize();
+  }
+
   void load_cotangents(const AdjointData& io, const LaneRows<W>& lanes) {
     const StructureView& view = *structure;
     for (int j = 0; j < view.n; ++j) rhs_n[j] = V{};
