@@ -25,6 +25,7 @@ _FILES: dict[ConeKind, ModuleType] = {
     ConeKind.EXPONENTIAL: exponential,
     ConeKind.POWER: power,
 }
+_SYMMETRIC = (second_order, semidefinite)
 
 
 def blocks(cones: ConeProduct) -> Iterator[tuple[ModuleType, slice, tuple[float, ...]]]:
@@ -74,6 +75,19 @@ def project_dual_second_derivative(
 ) -> Float[np.ndarray, "batch m"]:
     """Return D²Π(v)[p, p'] of `project_dual` for each row v, p and p'; zero on linear rows."""
     return _concatenate(cones, point, "project_dual_second_derivative", first, second)
+
+
+def smoothed_derivative_root(
+    cones: ConeProduct, point: Float[np.ndarray, "batch m"], mu: float
+) -> Float[np.ndarray, "batch m m"]:
+    """Return `project_dual_derivative_root` with symmetric curved cones on the central path."""
+    result = project_dual_derivative_root(cones, point)
+    for cone in cones.curved:
+        file = _FILES[cone.kind]
+        if file in _SYMMETRIC:
+            rows = cone.rows
+            result[:, rows, rows] = file.smoothed_derivative_root(point[:, rows], mu)
+    return result
 
 
 def _concatenate(

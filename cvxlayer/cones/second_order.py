@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayer.cones import central_path
+
 
 def project(point: Float[np.ndarray, "batch dim"]) -> Float[np.ndarray, "batch dim"]:
     """Project each row onto the second-order cone.
@@ -94,6 +96,25 @@ def _split(direction: np.ndarray, zeta: np.ndarray) -> tuple[np.ndarray, np.ndar
     tail = direction[:, 1:]
     along = np.sum(tail * zeta, axis=1, keepdims=True)
     return along, tail - along * zeta
+
+
+def smoothed_derivative_root(
+    point: Float[np.ndarray, "batch dim"], mu: float
+) -> Float[np.ndarray, "batch dim dim"]:
+    """Return the root of the derivative of v ↦ y on the central path: v = y − μy⁻¹, y inside.
+
+    Notes:
+        As in `semidefinite.smoothed_derivative_root`, with the eigenvalues t ± ‖z‖.
+    """
+    t, norm, zeta = _polar(point)
+    omega = central_path.differences(np.concatenate([t + norm, t - norm], axis=1), mu)
+    root = np.sqrt(omega)[:, :, :, None, None]
+    first, second, rest = root[:, 0, 0], root[:, 1, 1], root[:, 0, 1]
+    plus, minus = (np.concatenate([np.ones_like(t), sign * zeta], axis=1) for sign in (1.0, -1.0))
+    along = 0.5 * (first * _outer(plus) + second * _outer(minus))
+    tangential = np.eye(point.shape[1]) - _outer(np.concatenate([np.zeros_like(t), zeta], axis=1))
+    tangential[:, 0, 0] = 0.0
+    return along + rest * tangential
 
 
 def _polar(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayer.cones import central_path
+
 
 def order_of(size: int) -> int:
     """Return the order k of the matrices whose svec has `size` = k(k+1)/2 entries."""
@@ -145,6 +147,21 @@ def second_divided_differences(
     return lone + np.einsum("bkij->bikj", lone) + np.einsum("bjik->bikj", lone)
 
 
+def smoothed_derivative_root(
+    point: Float[np.ndarray, "batch dim"], mu: float
+) -> Float[np.ndarray, "batch dim dim"]:
+    """Return the root of the derivative of V ↦ Y on the central path: V = Y − μY⁻¹, Y ≻ 0.
+
+    Notes:
+        Like `project_derivative_root`, which is its limit for μ → 0, with another Ω; see
+        `central_path.differences`.
+
+    Source:
+        `docs/derivations/derivative.md`, "Where the faces cannot be told".
+    """
+    return _spectral(point, np.sqrt, lambda values: central_path.differences(values, mu))
+
+
 def divided_differences(
     eigenvalues: Float[np.ndarray, "batch order"],
 ) -> Float[np.ndarray, "batch order order"]:
@@ -158,11 +175,15 @@ def divided_differences(
     return np.where(is_mixed, ratio, np.where(positive > 0.0, 1.0, 0.0))
 
 
-def _spectral(point: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _spectral(
+    point: np.ndarray,
+    function: Callable[[np.ndarray], np.ndarray],
+    differences: Callable[[np.ndarray], np.ndarray] = divided_differences,
+) -> np.ndarray:
     """Return Q diag(function(svec Ω)) Qᵀ, with Q the congruence H ↦ V H Vᵀ on vectors."""
     eigenvalues, vectors = np.linalg.eigh(unpack(point))
     row, column = _lower(vectors.shape[1])
-    weights = function(divided_differences(eigenvalues))[:, row, column]
+    weights = function(differences(eigenvalues))[:, row, column]
     congruence = _congruence(vectors)
     product = (congruence * weights[:, None, :]) @ congruence.transpose(0, 2, 1)
     return 0.5 * (product + product.transpose(0, 2, 1))

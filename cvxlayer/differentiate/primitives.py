@@ -19,8 +19,10 @@ from cvxlayer.differentiate.residual_map import (
     ComplementaryPoint,
     DenseProgram,
     KktMatrix,
+    central_path_parameter,
     polish,
     residual,
+    return_to_central_path,
 )
 from cvxlayer.differentiate.scaling import Scaling, equilibrate
 from cvxlayer.errors import Status
@@ -57,6 +59,8 @@ def refine(batch: ConeProgramBatch, solution: ConeSolution) -> LinearizationPoin
         program, scaling, is_present = _equilibrated(batch, row)
         start = _classified(program, scaling, is_present, solution, row)
         found = drop_dependent_rows(program, polish(program, start))
+        answer = _answer(scaling, is_present, solution, row)
+        found = return_to_central_path(program, found, start.x, *answer)
         d, e, k = scaling.column, scaling.row, scaling.cost
         point.x[row] = d * found.x
         y, s = _without_rounding(program.cones, found)
@@ -93,7 +97,7 @@ def apply(
 
     Args:
         batch: the programs, canonical scaling.
-        point: where, from `refine`; of it v, balance, is_active and has_solution are read.
+        point: where, from `refine`; of it all but x and residual is read.
         gx: right-hand sides, `count` of them for each instance; None for zero.
         gy: likewise; one of the three has to be given.
         gs: likewise.
@@ -213,8 +217,7 @@ def _classified(
 ) -> ComplementaryPoint:
     """Return a solver's answer, every linear row moved onto the piece it belongs to."""
     x = solution.x[row] / scaling.column
-    y = scaling.cost * solution.y[row][is_present] / scaling.row
-    s = solution.s[row][is_present] * scaling.row
+    y, s = _answer(scaling, is_present, solution, row)
     linear = slice(0, program.cones.num_linear)
     known = solution.is_active[row][is_present][linear]
     is_active = known > 0
@@ -224,6 +227,14 @@ def _classified(
     v = y - s
     v[linear] = np.where(is_active, y[linear], -s[linear])
     return ComplementaryPoint(program.cones, x, v, is_active)
+
+
+def _answer(
+    scaling: Scaling, is_present: np.ndarray, solution: ConeSolution, row: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and s as the solver found them, scaled."""
+    y = scaling.cost * solution.y[row][is_present] / scaling.row
+    return y, solution.s[row][is_present] * scaling.row
 
 
 def _projection_root(
@@ -236,9 +247,10 @@ def _projection_root(
     """Return S of the scaled program: y and s have units of their own, v has not."""
     v, balance = point.v[row, is_present], point.balance[row, is_present]
     is_active = point.is_active[row, is_present][: program.cones.num_linear] > 0
-    y = ComplementaryPoint(program.cones, point.x[row], v, is_active).y
-    scaled = scaling.cost * balance * y / scaling.row - scaling.row * (y - v) / balance
-    return ComplementaryPoint(program.cones, point.x[row], scaled, is_active).projection_root()
+    dual = point.y[row, is_present] / balance
+    y, s = scaling.cost * balance * dual / scaling.row, scaling.row * (dual - v) / balance
+    mu = central_path_parameter(program.cones, y, s)
+    return ComplementaryPoint(program.cones, point.x[row], y - s, is_active, mu).projection_root()
 
 
 def _relative_residual(program: DenseProgram, point: ComplementaryPoint) -> float:

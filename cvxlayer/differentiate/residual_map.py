@@ -24,6 +24,9 @@ RANK_TOLERANCE = 1e-11
 
 _MAX_REFINEMENTS = 3
 _MAX_POLISH_STEPS = 10
+# A complementarity that can tell the faces: there the derivative is that of the solution.
+_ON_CENTRAL_PATH = 1e-12
+_ROUNDING = 1e-14  # of sᵀy, relative to both
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,16 +58,22 @@ class ComplementaryPoint:
         v: y − s.
         is_active: for each linear row, whether it holds with equality in the neighbourhood
             where we differentiate. Equalities are, unless one was dropped as redundant.
+        smoothing: μ, if the symmetric curved cones are to be taken on the central path.
+        multiplier: y, where it is not Π(v) because of that.
     """
 
     cones: ConeProduct
     x: Float[np.ndarray, " n"]
     v: Float[np.ndarray, " m"]
     is_active: Bool[np.ndarray, " num_linear"]
+    smoothing: float = 0.0
+    multiplier: Float[np.ndarray, " m"] | None = None
 
     @property
     def y(self) -> Float[np.ndarray, " m"]:
         """The dual point, Π(v)."""
+        if self.multiplier is not None:
+            return self.multiplier
         y = projection.project_dual(self.cones, self.v[None])[0]
         linear = slice(0, self.cones.num_linear)
         y[linear] = np.where(self.is_active, y[linear], 0.0)
@@ -77,7 +86,10 @@ class ComplementaryPoint:
 
     def projection_root(self) -> Float[np.ndarray, "m m"]:
         """Return S, the square root of D = DΠ(v); on linear rows 1 if active and 0 if not."""
-        root = projection.project_dual_derivative_root(self.cones, self.v[None])[0]
+        if self.smoothing > 0.0:
+            root = projection.smoothed_derivative_root(self.cones, self.v[None], self.smoothing)[0]
+        else:
+            root = projection.project_dual_derivative_root(self.cones, self.v[None])[0]
         linear = np.arange(self.cones.num_linear)
         root[linear, linear] = self.is_active
         return root
@@ -178,6 +190,39 @@ def polish(program: DenseProgram, point: ComplementaryPoint) -> ComplementaryPoi
             break
         point, size = candidate, _size(upper, lower)
     return point
+
+
+def return_to_central_path(
+    program: DenseProgram, point: ComplementaryPoint, x: np.ndarray, y: np.ndarray, s: np.ndarray
+) -> ComplementaryPoint:
+    """Return the solver's own (x, y, s), on the central path, where the polish did not pass it.
+
+    There an eigenvalue of s or y is too small to tell on which face of its cone it lies. The
+    derivative of the path is that of the solution but for about μ, and needs to know of no face.
+
+    Args:
+        program: in equilibrated scaling.
+        point: polished, its linear rows settled.
+        x: where the polish began.
+        y: the same.
+        s: the same.
+
+    Returns:
+        That point, or `point` where its residual is below μ = sᵀy/ν of the curved cones.
+    """
+    mu = central_path_parameter(program.cones, y, s)
+    reached = np.abs(np.concatenate(residual(program, point))).max(initial=0.0)
+    if mu == 0.0 or reached < mu:
+        return point
+    return ComplementaryPoint(program.cones, x, y - s, point.is_active, mu, y)
+
+
+def central_path_parameter(cones: ConeProduct, y: np.ndarray, s: np.ndarray) -> float:
+    """Return μ = sᵀy/ν of the curved cones, or zero where that is no more than rounding."""
+    curved = slice(cones.num_linear, None)
+    mu = float(s[curved] @ y[curved]) / max(sum(cone.degree for cone in cones.curved), 1)
+    size = np.abs(y[curved]).max(initial=0.0) * np.abs(s[curved]).max(initial=0.0)
+    return mu if mu > _ON_CENTRAL_PATH + _ROUNDING * size else 0.0
 
 
 def _size(upper: np.ndarray, lower: np.ndarray) -> float:

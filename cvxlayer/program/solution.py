@@ -79,7 +79,8 @@ class LinearizationPoint:
 
     Attributes:
         x: primal.
-        y: ω Π(v), onto K*; zero on linear rows that are not active.
+        y: ω Π(v), onto K*; zero on linear rows that are not active. Where the point lies on the
+            central path instead, yᵀs > 0 tells so.
         v: y/ω − ω s with ω = `balance`; −∞ on linear rows whose bound is infinite.
         balance: ω, one on linear rows and on curved cones where y and s are of comparable size.
             Elsewhere positive and constant on the cone, so that v holds the digits of both.

@@ -29,8 +29,9 @@ CVXPY_OPTIONS = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
 # CVXPY's answer is exact to about the root of its gap.
 TOLERANCE = 2e-5
 STEP = 1e-4
-# Differences of its solutions, within 1e-8 in their residuals, differ by 1 % from the gradient.
-ROUGH = ("quantum_rel_entr",)
+# Multipliers with eigenvalues down to 1e-9 leave its solutions right to 1e-6 only, which a longer
+# step divides by more.
+LONG_STEP = {"quantum_rel_entr": 1e-2}
 each_case = pytest.mark.parametrize("case", ATOM_CASES, ids=str)
 
 
@@ -90,13 +91,14 @@ def test_the_gradient_is_the_slope_of_the_solution(case: AtomCase, rng: Any) -> 
     values = case.draw(rng)
     change = [v - w for v, w in zip(case.draw(rng), case.draw(rng), strict=True)]
     backend = get_backend("native" if is_native(program) else "clarabel")
-    is_fine = is_native(program) and case.name not in ROUGH
+    is_fine = is_native(program)
+    step = LONG_STEP.get(case.name, STEP)
     weights = [rng.normal(size=(1, spec.size)) for spec in program.outputs]
     value_weight = np.zeros(1) if is_fine else np.ones(1)
 
     def solve(*steps: float) -> Any:
         rows = [
-            to_coordinates(spec, np.stack([v + step * d for step in steps]))
+            to_coordinates(spec, np.stack([v + change_by * d for change_by in steps]))
             for spec, v, d in zip(program.parameters, values, change, strict=True)
         ]
         return program.solve(rows, backend=backend)
@@ -111,6 +113,6 @@ def test_the_gradient_is_the_slope_of_the_solution(case: AtomCase, rng: Any) -> 
         float(bar[0] @ to_coordinates(spec, d[None])[0])
         for spec, bar, d in zip(program.parameters, bars, change, strict=True)
     )
-    ahead = loss(solve(STEP, -STEP, 2 * STEP, -2 * STEP))
-    expected = (8 * (ahead[0] - ahead[1]) - (ahead[2] - ahead[3])) / (12 * STEP)
+    ahead = loss(solve(step, -step, 2 * step, -2 * step))
+    expected = (8 * (ahead[0] - ahead[1]) - (ahead[2] - ahead[3])) / (12 * step)
     assert slope == pytest.approx(expected, rel=1e-4, abs=1e-4)

@@ -19,6 +19,7 @@ constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
 constexpr double kComparable = 1e3;   // up to this ratio a sum keeps enough digits of both
 constexpr double kProjected = 1e-14;  // of the size of v: what projecting is rounded by
+constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>
 struct Adjoint final : private Linearization<L> {
@@ -32,6 +33,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::c_n;
   using Base::classify;
   using Base::curved;
+  using Base::curved_complementarity;
   using Base::data;
   using Base::find_newton_step;
   using Base::kkt;
@@ -49,6 +51,8 @@ struct Adjoint final : private Linearization<L> {
   using Base::residual_norm;
   using Base::root;
   using Base::settle_rows;
+  using Base::slack_of_row;
+  using Base::smoothing;
   using Base::solve_newton_step;
   using Base::solve_refined;
   using Base::structure;
@@ -85,6 +89,7 @@ struct Adjoint final : private Linearization<L> {
     const LaneRows<W> lanes(first, count);
     load_right_side(io.x_bar, io.y_bar, io.s_bar, lanes);
     if (moves_slack) hold_infinite_slack(io.s, lanes);
+    const V mu = curved_complementarity();
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
@@ -96,6 +101,7 @@ struct Adjoint final : private Linearization<L> {
     measure_point();
     if (O::any(valid & ~O::le(residual_norm, O::splat(kPolished)))) {
       approach_solution(probing, count);
+      if (structure->num_cones > 0) return_to_central_path(io, LaneRows<W>(first, count), mu);
       form_right_side();
       adjoint_residual = solve_refined(rhs_n, rhs_m);
     } else {
@@ -146,9 +152,26 @@ struct Adjoint final : private Linearization<L> {
   }
 
  private:
+  /// Where the Newton steps came no closer than the solver was, an eigenvalue of s or y is too
+  /// small to tell on which face of its cone it lies. The solver's own point is near the central
+  /// path, whose derivative differs by about μ and needs to know of no face.
+  void return_to_central_path(const AdjointData& io, const LaneRows<W>& lanes, V mu) {
+    const M rough = valid & O::gt(mu, O::splat(kOnCentralPath)) & ~O::lt(residual_norm, mu);
+    if (!O::any(rough)) return;
+    load_rows<L>(io.x, lanes, structure->n,
+                 [&](int j, V value) { x[j] = O::select(rough, value / data.d[j], x[j]); });
+    load_rows<L>(io.y, lanes, structure->m, [&](int i, V value) {
+      y[i] = O::select(rough, data.cost * value / data.e[i], y[i]);
+      v[i] = O::select(rough, y[i] - slack_of_row[i], v[i]);
+    });
+    smoothing = O::select(rough, mu, V{});
+    linearize();
+  }
+
   /// v and the active rows. y and s have units of their own, so v is taken apart for them.
   void load_linearization(const SystemData& io, const LaneRows<W>& lanes, int count) {
     const StructureView& view = *structure;
+    smoothing = V{};
     for (int lane = 0; lane < W; ++lane) {
       O::set_mask(valid, lane, lane < count && io.has_solution[lanes.row[lane]] != 0);
       for (int i = 0; i < num_linear(); ++i) {

@@ -57,6 +57,7 @@ struct Linearization {
   bool* flags;
   M valid, unclassified;
   V residual_norm;
+  V smoothing;  // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
@@ -83,6 +84,7 @@ struct Linearization {
   void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
             int count, bool matrices_ready) {
     valid = O::none();
+    smoothing = V{};
     const LaneRows<W> lanes(first, count);
     data.load_lanes(problem, scaling, lanes, matrices_ready);
     for (int lane = 0; lane < W; ++lane) {
@@ -122,6 +124,14 @@ struct Linearization {
       const M active = i < structure->num_zero ? ~O::none() : O::gt(known, V{});
       root[i] = O::select(active, O::splat(1.0), V{});
     }
+  }
+
+  /// μ = sᵀy over the degree, of the curved cones at the point that was loaded.
+  V curved_complementarity() const {
+    V inner{};
+    for (int i = num_linear(); i < structure->m; ++i) inner += slack_of_row[i] * y[i];
+    const int degree = structure->degree - (num_linear() - structure->num_zero);
+    return inner * (1.0 / (degree > 0 ? degree : 1));
   }
 
   /// Move linear rows onto the piece they belong to: v = y if active, −s if not.
@@ -195,7 +205,7 @@ struct Linearization {
     const int* source = view.mixed_source;
     curved.for_each_block([&](const auto& face) {
       const V* point = v + face.cone.start;
-      face.decompose(point);
+      face.decompose(point, smoothing);
       face.write_block(point, [&](V value, bool is_diagonal) {
         const V identity = O::splat(is_diagonal ? 1.0 + kAdjointRegularization : 0.0);
         kkt.factor.storage[*entry++] = value - identity;
@@ -208,10 +218,11 @@ struct Linearization {
         for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
       }
     });
-    const auto decompose = [&](int, const auto& face) { face.decompose(v + face.cone.start); };
-    curved.for_each_condensed(decompose);
+    curved.for_each_condensed(
+        [&](int, const auto& face) { face.decompose(v + face.cone.start, smoothing); });
     kkt.add_condensed();
-    curved.for_each_bordered(decompose);
+    curved.for_each_bordered(
+        [&](int, const auto& face) { face.decompose(v + face.cone.start); });
     kkt.add_bordered(v);
   }
 

@@ -31,6 +31,7 @@ struct WarmStart final : private Linearization<L> {
   using Base::residual_map;
   using Base::residual_norm;
   using Base::root;
+  using Base::smoothing;
   using Base::store_lane;
   using Base::structure;
   using Base::t_m;
@@ -76,6 +77,7 @@ struct WarmStart final : private Linearization<L> {
   void load(const ProblemData& problem, const Scaling& scaling, const StartingPoints& start,
             long first, int count, bool matrices_ready) {
     running = has_arrived = O::none();
+    smoothing = V{};
     reached = smallest = O::splat(__builtin_inf());
     data.load_lanes(problem, scaling, LaneRows<W>(first, count), matrices_ready);
     for (int lane = 0; lane < W; ++lane) {

@@ -169,6 +169,10 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
         kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
                       std::min<long>(first + kernels.width, left), results);
       }
+      // They have come closer, and their rows may be told apart by now.
+      for (const std::int64_t row : unfinished) {
+        kernels.polish(view, workspace, problem, scaling, settings, row, row + 1, results);
+      }
     }
     for (long row = begin; start.is_usable != nullptr && row < end; ++row) {
       start.is_usable[row] = results.status[row] == code(Status::kWarmStarted);

@@ -20,7 +20,8 @@
 //
 // *Projection*, what the derivative needs (D = DΠ(v), onto the dual cone, S = D^{1/2}):
 //   state_size(), scratch_size()  as above
-//   decompose(v)               find D and S at v
+//   decompose(v, mu)           find D and S at v; in lanes where μ > 0, symmetric cones take the
+//                              derivative of the v ↦ y with v = y − μy⁻¹, y inside, for D
 //   apply(v, u, out)           out = D u at the decomposed v; out may be u
 //   apply_root(v, u, out)      out = S u; out may be u
 //   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row

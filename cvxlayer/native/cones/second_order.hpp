@@ -95,6 +95,12 @@ struct SecondOrder {
     return O::min(O::min(limit, apex), O::select(crosses, c / root, limit));
   }
 
+  /// The η > 0 with λ = η − μ/η.
+  static CVXLAYER_INLINE V smoothed(V value, V mu) {
+    const V root = O::sqrt(value * value + 4.0 * mu);
+    return O::select(O::gt(value, V{}), 0.5 * (value + root), 2.0 * mu / (root - value));
+  }
+
   /// Spectral form of DΠ at v: eigenvalues (first, second, rest) on (1, ζ)/√2, (1, −ζ)/√2
   /// and (0, ζ^⊥), with ζ the direction of the tail (0 if the tail is 0).
   struct Spectrum {
@@ -139,6 +145,18 @@ struct SecondOrder {
     out[0] = half * inner;
   }
 
+  /// The same on the central path, where μ > 0: the derivative of λ ↦ η with λ = η − μ/η, and
+  /// its divided difference.
+  static void smooth(const V* v, int size, V mu, Spectrum& spectrum) {
+    const V norm = norm_tail(v, size);
+    const V plus = smoothed(v[0] + norm, mu), minus = smoothed(v[0] - norm, mu);
+    const auto share = [mu](V product) { return product / (product + mu); };
+    const M chosen = O::gt(mu, V{});
+    spectrum.first = O::select(chosen, share(plus * plus), spectrum.first);
+    spectrum.second = O::select(chosen, share(minus * minus), spectrum.second);
+    spectrum.rest = O::select(chosen, share(plus * minus), spectrum.rest);
+  }
+
   /// out = spectral matrix times u; out may be u.
   static void apply(const Spectrum& spectrum, const V* v, const V* u, int size, V* out) {
     V tail{};
@@ -152,7 +170,9 @@ struct SecondOrder {
   }
 
   static Spectrum square_root(Spectrum spectrum) {
-    spectrum.rest = O::sqrt(spectrum.rest);  // the other two are 0 or 1
+    spectrum.first = O::sqrt(spectrum.first);
+    spectrum.second = O::sqrt(spectrum.second);
+    spectrum.rest = O::sqrt(spectrum.rest);
     return spectrum;
   }
 
@@ -308,8 +328,9 @@ struct SecondOrderProjection {
   static long state_size() { return 2 * static_cast<long>(sizeof(Spectrum) / sizeof(V)); }
   static long scratch_size() { return 0; }
 
-  void decompose(const V* v) const {
+  void decompose(const V* v, V mu = V{}) const {
     spectra()[0] = Soc::derivative(v, cone.size);
+    if (O::any(O::gt(mu, V{}))) Soc::smooth(v, cone.size, mu, spectra()[0]);
     spectra()[1] = Soc::square_root(spectra()[0]);
   }
   void apply(const V* v, const V* u, V* out) const {

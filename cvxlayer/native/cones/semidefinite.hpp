@@ -17,6 +17,19 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 // Below, γ counts as this where it is inverted, however small the regularization.
 constexpr double kLeastStiffness = 1e-4;
+// And this where the derivative is that of the central path: the directions that neither P nor a
+// slack holds are weak there, and drown sooner. Refinement makes up for it.
+constexpr double kLeastPathStiffness = 1e-3;
+
+/// γᵢγⱼ, held at least² or more where both are small: there 1/H would only drown the others.
+template <class L>
+CVXLAYER_INLINE typename L::V bounded_stiffness(typename L::V first, typename L::V second,
+                                                typename L::V least) {
+  using O = Ops<L>;
+  const auto low = O::min(first, second), high = O::max(first, second);
+  const auto one = O::splat(1.0);
+  return O::select(O::ge(high, one), low, O::max(low, least)) * O::max(high, least);
+}
 
 /// svec and what is linear in it. A full matrix is k × k, row-major.
 template <class L>
@@ -223,9 +236,7 @@ struct SemidefiniteScaling {
     for (int i = 0; i < k; ++i) {
       any_small |= O::any(O::lt(g[i], least));
       for (int j = 0; j < k; ++j) {
-        const V low = O::min(g[i], g[j]), high = O::max(g[i], g[j]);
-        stiffness()[i * k + j] =
-            O::select(O::ge(high, one), low, O::max(low, least)) * O::max(high, least);
+        stiffness()[i * k + j] = bounded_stiffness<L>(g[i], g[j], least);
       }
     }
     V *first = work(2), *second = work(3);
@@ -281,7 +292,8 @@ struct SemidefiniteScaling {
 };
 
 /// The projection of one cone; the contract is in curved.hpp. With V = Σ λᵢ vᵢvᵢᵀ the matrix D
-/// weights the coordinates of U in the basis (vᵢ) by Ω.
+/// weights the coordinates of U in the basis (vᵢ) by Ω. On the central path, λᵢ = ηᵢ − μ/ηᵢ and
+/// Ω_ij = 1/(1 + γᵢγⱼ) with γᵢ = √μ/ηᵢ: the γ of the scaling at Y and S = μY⁻¹.
 template <class L>
 struct SemidefiniteProjection {
   using V = typename L::V;
@@ -296,23 +308,31 @@ struct SemidefiniteProjection {
 
   int order() const { return cone.order(); }
   long square() const { return static_cast<long>(order()) * order(); }
-  long state_size() const { return 4 * square() + order(); }
+  long state_size() const { return 4 * square() + 2L * order() + 1; }
   long scratch_size() const { return 6 * square() + 5L * order(); }
   V* weight() const { return state + 2 * square(); }     // √Ω
   V* stiffness() const { return state + 3 * square(); }  // 1 − Ω, bounded below
   V* eigenvalues() const { return state + 4 * square(); }
+  V* gamma() const { return eigenvalues() + order(); }  // where μ > 0
+  V& smoothing() const { return gamma()[order()]; }     // μ
   EigenFrame<L> frame() const { return {order(), state, state + square(), work(0)}; }
 
-  void decompose(const V* v) const {
+  void decompose(const V* v, V mu = V{}) const {
     const int k = order();
     V* values = eigenvalues();
     const EigenFrame<L> basis = frame();
     Svec::unpack(v, k, work(0));
     Eigen::eigenvectors(work(0), k, basis.rows, values, vectors());
     D::transpose(basis.rows, k, basis.columns);
+    smoothing() = mu;
+    const M smooth = O::gt(mu, V{});
     for (int i = 0; i < k; ++i) {
+      const V eta = SecondOrder<L>::smoothed(values[i], mu);
+      gamma()[i] = O::select(smooth, O::sqrt(mu) / eta, O::splat(1.0));
       for (int j = 0; j <= i; ++j) {
-        weight()[i * k + j] = weight()[j * k + i] = O::sqrt(difference(values[i], values[j]));
+        const V share = 1.0 / (1.0 + gamma()[i] * gamma()[j]);
+        const V omega = O::select(smooth, share, difference(values[i], values[j]));
+        weight()[i * k + j] = weight()[j * k + i] = O::sqrt(omega);
       }
     }
   }
@@ -374,7 +394,7 @@ struct SemidefiniteProjection {
   }
 
   /// Ω/(1 − Ω) is the product λ₊ · 1/|λ₋| where the signs differ and infinite, here 1/δ, where
-  /// both are positive.
+  /// both are positive. On the central path it is γᵢ⁻¹γⱼ⁻¹, bounded as in the scaling.
   void add_schur(const ConeColumns& columns, const V* A, V delta, V* storage,
                  const long* at) const {
     const int k = order();
@@ -383,22 +403,40 @@ struct SemidefiniteProjection {
     V largest{};
     for (int i = 0; i < k; ++i) largest = O::max(largest, O::abs(values[i]));
     const V floor = O::max(delta * largest, O::splat(1e-300));
+    const V least = O::splat(kLeastPathStiffness);
+    const M smooth = O::gt(smoothing(), zero);
+    const V* g = gamma();
     for (int i = 0; i < k; ++i) {
       for (int j = 0; j < k; ++j) {
         const V high = O::max(values[i], values[j]), low = O::min(values[i], values[j]);
         const V mixed = (floor - low) / O::select(O::gt(high, zero), high - low, one);
         const V inner = O::select(O::gt(low, zero), delta, mixed);
-        stiffness()[i * k + j] = O::select(O::gt(high, zero), inner, one);
+        const V bounded = bounded_stiffness<L>(g[i], g[j], least) / (1.0 + g[i] * g[j]);
+        stiffness()[i * k + j] =
+            O::select(smooth, bounded, O::select(O::gt(high, zero), inner, one));
       }
     }
     V *first = work(2), *second = work(3);
     const SemidefiniteSchur<L> schur{columns, A, k, work(0), storage, at};
-    frame().sum([&](int i) { return O::select(O::gt(values[i], zero), one, zero); }, first);
-    schur.add(first, first, 1.0 / delta);
-    frame().sum([&](int i) { return O::max(values[i], zero); }, first);
     frame().sum(
         [&](int i) {
-          return O::select(O::le(values[i], zero), 1.0 / (floor - O::min(values[i], zero)), zero);
+          const V kept = O::select(O::gt(values[i], zero), one, zero);
+          return O::select(smooth, 1.0 / O::max(g[i], least), kept);
+        },
+        first);
+    schur.add(first, first, O::select(smooth, one, 1.0 / delta));
+    frame().sum(
+        [&](int i) {
+          const V more = O::max(1.0 / g[i] - 1.0 / least, zero);
+          return O::select(smooth, more, O::max(values[i], zero));
+        },
+        first);
+    frame().sum(
+        [&](int i) {
+          const V far = O::select(O::ge(g[i], one), 1.0 / g[i], zero);
+          const V inverse = 1.0 / (floor - O::min(values[i], zero));
+          const V near = O::select(O::le(values[i], zero), inverse, zero);
+          return O::select(smooth, far, near);
         },
         second);
     schur.add(first, second, O::splat(2.0));

@@ -396,7 +396,7 @@ struct ThreeDimensionalProjection {
   static long state_size() { return 12; }
   static long scratch_size() { return 0; }
 
-  void decompose(const V* v) const {
+  void decompose(const V* v, V /*mu*/ = V{}) const {
     const V opposite[3] = {-v[0], -v[1], -v[2]};
     const Spectrum3<L> spectrum = K::spectrum(cone.parameter, opposite);
     assemble(spectrum, spectrum.dropped, false, matrices()[0]);
