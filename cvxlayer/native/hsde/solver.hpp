@@ -24,9 +24,9 @@ constexpr double kPatience = 10.0;  // iterations without progress, once nearly 
 constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
 constexpr double kRounding = 1e-14;
-// Where the polish takes over for linear cones: it costs about an iteration and reaches far
-// below the tolerance. For curved ones it has to start closer.
-constexpr double kProvisionalMerit = 30.0;
+// Where the polish takes over: it costs about an iteration and reaches far below the tolerance.
+// For linear cones all it has to know are the active rows, which show at `kSettled` or earlier.
+constexpr double kProvisionalMerit = 30.0, kLinearMerit = 1e3, kSettled = 1e-5;
 
 template <class L>
 struct HsdeSolver {
@@ -57,7 +57,8 @@ struct HsdeSolver {
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
   M is_active, is_starting;
-  double inaccurate_merit, goal;  // goal: the merit to stop at
+  // The merits that make a row inaccurate, hand it to the polish, and end it.
+  double inaccurate_merit, provisional_merit, goal;
   bool is_careful;
   long instance[W];
   int iterations[W];
@@ -84,7 +85,9 @@ struct HsdeSolver {
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
     refinement.start(tolerance, structure->has_condensed);
-    goal = settings.stops_early && structure->num_cones == 0 ? kProvisionalMerit : 1.0;
+    provisional_merit = clamp(structure->num_cones > 0 ? 0.0 : kSettled / tolerance,
+                              kProvisionalMerit, kLinearMerit);
+    goal = settings.stops_early && structure->num_cones == 0 ? provisional_merit : 1.0;
     is_careful = settings.careful;
     start(problem, scales, queue);
     for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
@@ -182,7 +185,7 @@ struct HsdeSolver {
                            (is_near && O::get(best.age, lane) > kPatience);
       if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (settings.stops_early && reached <= kProvisionalMerit &&
+      } else if (settings.stops_early && reached <= provisional_merit &&
                  (structure->num_cones == 0 || stalled)) {
         // Linear cones at once; curved ones, where the polish may fail, only if nothing is lost.
         status = Status::kProvisional;

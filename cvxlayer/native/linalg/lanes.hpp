@@ -34,6 +34,10 @@ struct Lanes<1> {
   static constexpr int width = 1;
 };
 
+CVXLAYER_INLINE double clamp(double value, double least, double most) {
+  return value < least ? least : value > most ? most : value;
+}
+
 template <class L>
 struct Ops {
   using V = typename L::V;
