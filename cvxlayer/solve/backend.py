@@ -17,6 +17,7 @@ from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.program.solution import ConeSolution
 
 _LOGGER = logging.getLogger("cvxlayer")
+_LARGEST_COUNT = 2**31 - 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,4 +150,5 @@ def _positive_int(name: str, value: Any) -> int | None:
         raise OptionError(
             f"The option `{name}` is {value!r}; it must be a positive integer or None."
         )
-    return value
+    # Solvers count in 32 bits; as a limit this is none.
+    return min(value, _LARGEST_COUNT)

@@ -104,6 +104,27 @@ def test_a_geometric_program_is_judged_by_its_own_rules():
     assert "DGP has no differences" in (report.verdict.message or "")
 
 
+@pytest.mark.parametrize("attribute", ["complex", "hermitian", "imag"])
+def test_complex_parameters_are_drawn_in_their_domain_and_differentiated(attribute):
+    H = cp.Parameter((2, 2), name="H", **{attribute: True})
+    X = cp.Variable((2, 2), complex=True, name="X")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [cp.real(X[0, 1]) <= 0.1])
+    report = check_problem(problem, samples=4)
+    assert report.is_good
+    assert report.gradient.verdict is GradientVerdict.AGREES
+    assert report.solve.statuses == {"SOLVED": 4}
+
+
+def test_a_geometric_program_is_solved_and_differentiated():
+    x, y = cp.Variable(pos=True, name="x"), cp.Variable(pos=True, name="y")
+    a, power = cp.Parameter(pos=True, name="a"), cp.Parameter(name="power", bounds=[0.5, 2.0])
+    problem = cp.Problem(cp.Minimize(a * x**power + 1 / (x * y) + y), [x * y <= 3 * a])
+    report = check_problem(problem, samples=4, gp=True)
+    assert report.verdict.is_dgp is True
+    assert report.is_good
+    assert report.gradient.verdict is GradientVerdict.AGREES
+
+
 def test_infeasible_samples_are_explained():
     x, a = cp.Variable(name="x"), cp.Parameter(name="a", nonneg=True)
     problem = cp.Problem(cp.Minimize(cp.square(x)), [x >= 1 + a, x <= -a])

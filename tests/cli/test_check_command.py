@@ -34,6 +34,8 @@ BODIES = {
     "unsupported": "problem = least_squares(cp.sum(cp.Variable(2, integer=True)) <= c)",
     "infeasible": "problem = least_squares(x[0] >= 1 + c, x[0] <= -c)",
     "not_unique": "problem = cp.Problem(cp.Minimize(c * cp.sum(x)), [x >= 0, cp.sum(x) == 1])",
+    "geometric": "u, a = cp.Variable(pos=True), cp.Parameter(pos=True)\n"
+    "problem = cp.Problem(cp.Minimize(a * u + 1 / u), [u <= 2 * a])",
     "two": "first = least_squares(x >= 0)\nsecond = least_squares(x <= 0)",
     "none": "",
     "broken": "1 / 0",
@@ -87,6 +89,16 @@ def test_the_exit_code_and_the_page_judge_the_problem(path_of, name, code, words
     assert result.exit_code == code
     for word in words:
         assert word in page
+
+
+def test_gp_judges_a_geometric_program(path_of):
+    path = path_of("geometric")
+    assert run(path, "--samples", "4").exit_code == AT_FAULT
+    result = run(path, "--samples", "4", "--gp")
+    assert result.exit_code == GOOD
+    page = " ".join(result.stdout.split())
+    assert "DGP" in page
+    assert "gp=True" in page
 
 
 @pytest.mark.parametrize(

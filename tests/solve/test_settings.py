@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from cvxlayer.cones.product import ConeProduct
-from cvxlayer.errors import OptionError
+from cvxlayer.errors import OptionError, Status
 from cvxlayer.solve.backend import Settings, parse_settings
 from cvxlayer.solve.clarabel import ClarabelBackend
+from cvxlayer.solve.native import NativeBackend
 from tests.catalog.cone_programs import random_batch
 
 BACKEND = ClarabelBackend()
@@ -56,6 +57,18 @@ def test_a_tolerance_has_to_be_a_positive_number(value: object) -> None:
 def test_a_count_has_to_be_a_positive_integer(name: str, value: object) -> None:
     with pytest.raises(OptionError, match="must be a positive integer or None"):
         parse_settings(BACKEND, {name: value})
+
+
+@pytest.mark.parametrize("name", ["max_iters", "threads"])
+@pytest.mark.parametrize("value", [2**31 - 1, 2**31, 10**30])
+def test_a_count_beyond_32_bits_is_no_limit(
+    name: str, value: int, rng: np.random.Generator
+) -> None:
+    batch = random_batch(rng, n=4, cones=ConeProduct(1, 4), batch=2)
+    backend = NativeBackend()
+    settings = parse_settings(backend, {name: value})
+    solution = backend.solve(backend.setup(batch.structure), batch, settings)
+    assert (solution.status == Status.SOLVED).all()
 
 
 def test_a_value_clarabel_refuses_is_our_error(rng: np.random.Generator) -> None:

@@ -100,9 +100,8 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
   const long chunk = num_threads == 1 ? count : rounds * width;
   const size_t bytes = kernels.workspace_bytes(structure_.view());
   share_range(count, chunk, static_cast<int>(num_threads), [&](long begin, long end) {
-    const Workspace workspace = acquire(bytes);
-    body(workspace.memory, begin, end);
-    release(workspace);
+    const Lease lease{*this, acquire(bytes)};
+    body(lease.workspace.memory, begin, end);
   });
 }
 
@@ -118,9 +117,8 @@ void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemD
 void Engine::equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
                                 const Scaling& scaling) {
   if (!scaling.is_shared()) return;
-  const Workspace workspace = acquire(kernels.workspace_bytes(structure_.view()));
-  kernels.equilibrate(structure_.view(), workspace.memory, problem, scaling, 0, 1, true);
-  release(workspace);
+  const Lease lease{*this, acquire(kernels.workspace_bytes(structure_.view()))};
+  kernels.equilibrate(structure_.view(), lease.workspace.memory, problem, scaling, 0, 1, true);
 }
 
 void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,

@@ -53,6 +53,12 @@ class Engine {
   const Kernels& choose(long count, int width) const;
   Workspace acquire(size_t bytes);
   void release(Workspace workspace);
+  /// A workspace while it is used, also where the work throws.
+  struct Lease {
+    Engine& engine;
+    Workspace workspace;
+    ~Lease() { engine.release(workspace); }
+  };
   /// Find (d, e), and what the costs have in common, if P and A are shared.
   void equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
                           const Scaling& scaling);

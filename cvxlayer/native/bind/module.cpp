@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -418,6 +419,40 @@ std::vector<CurvedCone> cones_of(const ConeList& list) {
   return cones;
 }
 
+/// Refuse a CSC pattern that does not lie in rows × columns, or in its upper triangle.
+void check_pattern(const char* name, const std::vector<int>& start, const std::vector<int>& row,
+                   int rows, int columns, bool is_upper) {
+  const std::string prefix = std::string("native engine: ") + name;
+  if (start.size() != static_cast<size_t>(columns) + 1 || start.front() != 0 ||
+      start.back() != static_cast<int>(row.size())) {
+    throw nb::value_error((prefix + " needs n + 1 starts, from 0 to its number of rows").c_str());
+  }
+  for (int j = 0; j < columns; ++j) {
+    if (start[j + 1] < start[j] || start[j + 1] > start[columns]) {
+      throw nb::value_error((prefix + " has starts that decrease").c_str());
+    }
+    for (int t = start[j]; t < start[j + 1]; ++t) {
+      if (row[t] < 0 || row[t] >= rows || (is_upper && row[t] > j)) {
+        throw nb::value_error((prefix + " has rows out of range").c_str());
+      }
+    }
+  }
+}
+
+/// Number of rows of all cones together.
+int count_rows(int num_zero, int num_nonnegative, const std::vector<CurvedCone>& cones) {
+  long rows = static_cast<long>(num_zero) + num_nonnegative;
+  bool is_valid = num_zero >= 0 && num_nonnegative >= 0;
+  for (const CurvedCone& cone : cones) {
+    is_valid = is_valid && cone.size > 0;
+    rows += cone.size;
+  }
+  if (!is_valid || rows > std::numeric_limits<int>::max()) {
+    throw nb::value_error("native engine: sizes of cones have to be positive");
+  }
+  return static_cast<int>(rows);
+}
+
 std::vector<int> cone_kinds() {
   std::vector<int> kinds;
   for (const ConeKind kind : {ConeKind::kSecondOrder, ConeKind::kSemidefinite,
@@ -447,9 +482,14 @@ NB_MODULE(_native, module) {
           [](Engine* self, int n, int num_zero, int num_nonnegative,
              const cvxlayer::ConeList& cones, std::vector<int> P_start, std::vector<int> P_row,
              std::vector<int> A_start, std::vector<int> A_row, int largest_block) {
-            new (self) Engine(std::in_place, n, num_zero, num_nonnegative,
-                              cvxlayer::cones_of(cones), std::move(P_start), std::move(P_row),
-                              std::move(A_start), std::move(A_row), largest_block);
+            std::vector<cvxlayer::CurvedCone> curved = cvxlayer::cones_of(cones);
+            const int m = cvxlayer::count_rows(num_zero, num_nonnegative, curved);
+            if (n < 0) throw nb::value_error("native engine: n is negative");
+            cvxlayer::check_pattern("P", P_start, P_row, n, n, true);
+            cvxlayer::check_pattern("A", A_start, A_row, m, n, false);
+            new (self) Engine(std::in_place, n, num_zero, num_nonnegative, std::move(curved),
+                              std::move(P_start), std::move(P_row), std::move(A_start),
+                              std::move(A_row), largest_block);
           },
           "n"_a, "num_zero"_a, "num_nonnegative"_a, "cones"_a, "P_start"_a, "P_row"_a, "A_start"_a,
           "A_row"_a, "largest_block"_a)
