@@ -21,6 +21,8 @@ BLOCKS = ("P", "q", "A", "b")
 SMALL_TAU = 1e-4
 DIFFERENCE = 1e-4
 SMOOTH = [case for case in REGULAR if "scaled" not in str(case)]
+# A step is small beside the objective, which is of order one in these.
+UNSCALED = [case for case in SMOOTH if "objective" not in str(case)]
 
 
 def cotangents(case: ConeProgramCase, rng: np.random.Generator):
@@ -41,7 +43,7 @@ def simplex_layer(**options) -> tuple[cvxlayer.Layer, cp.Problem]:
     return cvxlayer.Layer(problem, [cost], [x], **options), problem
 
 
-@pytest.mark.parametrize("case", SMOOTH, ids=str)
+@pytest.mark.parametrize("case", UNSCALED, ids=str)
 def test_with_a_small_step_lpgd_is_the_derivative(
     case: ConeProgramCase, rng: np.random.Generator
 ) -> None:
