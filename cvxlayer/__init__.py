@@ -6,6 +6,7 @@ from cvxlayer.compiler import CompiledProgram
 from cvxlayer.compiler import compile_problem as compile  # noqa: A004 (as `re.compile`)
 from cvxlayer.errors import Status
 from cvxlayer.layer import Layer
+from cvxlayer.options import LPGD
 from cvxlayer.program.solution import Solution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend
 
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Layer",
+    "LPGD",
     "compile",
     "CompiledProgram",
     "Solution",

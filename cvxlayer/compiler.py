@@ -363,3 +363,27 @@ def default_derivative() -> ConeDerivative:
     from cvxlayer.differentiate.native import NativeDerivative  # needs the compiled core
 
     return NativeDerivative()
+
+
+def lagrangian_derivative(
+    tau: float, backend: AbstractBackend, settings: Settings
+) -> ConeDerivative:
+    """Return the gradients of `LagrangianDerivative`, by solves from scratch.
+
+    Args:
+        tau: the step along the gradient of the loss.
+        backend: what solves.
+        settings: of the solve.
+    """
+    from cvxlayer.differentiate.lagrangian import LagrangianDerivative  # only where asked for
+
+    settings = dataclasses.replace(settings, warm_start=None)
+    return LagrangianDerivative(tau, backend, settings)
+
+
+@functools.cache
+def least_squares_derivative() -> ConeDerivative:
+    """Return the engine of the least-squares convention."""
+    from cvxlayer.differentiate.least_squares import LeastSquaresDerivative  # only where asked for
+
+    return LeastSquaresDerivative()

@@ -43,7 +43,7 @@ class ConeCalls:
 
     @functools.cached_property
     def _derivative(self) -> ConeDerivative:
-        return self.evaluator.options.backend.derivative(self.settings) or default_derivative()
+        return self.evaluator.derivative(self.settings) or default_derivative()
 
     @functools.cached_property
     def _prepared(self) -> Any:

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Inexact
 
-from cvxlayer.compiler import CompiledProgram, ProgramSolution, compile_problem
+from cvxlayer.compiler import (
+    CompiledProgram,
+    ProgramSolution,
+    compile_problem,
+    lagrangian_derivative,
+    least_squares_derivative,
+)
 from cvxlayer.errors import (
     DerivativeWarning,
     InaccurateWarning,
@@ -27,7 +33,15 @@ from cvxlayer.errors import (
     Status,
 )
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
-from cvxlayer.options import LayerOptions, OnFailure, read_warm_start, resolve_options
+from cvxlayer.options import (
+    LPGD,
+    DerivativeMode,
+    LayerOptions,
+    OnFailure,
+    read_warm_start,
+    resolve_options,
+)
+from cvxlayer.program.cone_derivative import ConeDerivative
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import (
     OutputSpec,
@@ -225,6 +239,8 @@ class Evaluator:
         solution = self.program.solve(
             inputs.values, backend=backend, settings=settings, batch=inputs.size, known=known
         )
+        if self.options.derivative is not DerivativeMode.EXACT:
+            solution = dataclasses.replace(solution, derivative=self.derivative(settings))
         is_solved = not solution.cone.status.any()
         if not is_solved and known is None:
             warn_inaccurate(solution.cone)
@@ -244,6 +260,15 @@ class Evaluator:
             start = read_warm_start(warm_start, backend, self.program.program, batch_shape)
             settings = dataclasses.replace(settings, warm_start=start)
         return settings
+
+    def derivative(self, settings: Settings) -> ConeDerivative | None:
+        """Return what differentiates solutions found with these settings; None for our engine."""
+        backend, mode = self.options.backend, self.options.derivative
+        if isinstance(mode, LPGD):
+            return lagrangian_derivative(mode.tau, backend, settings)
+        if mode is DerivativeMode.LEAST_SQUARES:
+            return least_squares_derivative()
+        return backend.derivative(settings)
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from cvxlayer.errors import ParameterValueError
 from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
+from cvxlayer.options import Derivative
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
@@ -34,7 +35,7 @@ class Layer:
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact".
+        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 
@@ -54,7 +55,7 @@ class Layer:
         gp: bool = False,
         solver: str | AbstractBackend | None = None,
         solver_args: Mapping[str, Any] | None = None,
-        derivative: str = "exact",
+        derivative: str | Derivative = "exact",
         on_failure: str = "raise",
         verbose: bool = False,
         **unknown: Any,

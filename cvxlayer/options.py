@@ -26,6 +26,48 @@ class OnFailure(enum.Enum):
     NAN = "nan"
 
 
+class DerivativeMode(enum.Enum):
+    """How solutions are differentiated, where no numbers have to be given.
+
+    EXACT: the derivative of the solution map; at a kink that of one side, where constraints depend
+        on one another that of an adjacent piece.
+    LEAST_SQUARES: the same, but the shortest answer where it is not unique.
+    """
+
+    EXACT = "exact"
+    LEAST_SQUARES = "least_squares"
+
+
+@dataclasses.dataclass(frozen=True)
+class LPGD:
+    """Gradients by differences of solutions, for problems whose derivative is zero.
+
+    `Layer(…, derivative=LPGD(tau=0.1))` solves twice more in the backward pass, with the gradient
+    of the loss times ±τ added to the objective, and hands on how the solution differs. In linear
+    and other piecewise constant problems this points to the better vertex. See
+    `differentiate.lagrangian.LagrangianDerivative`.
+
+    Attributes:
+        tau: size of the step along the gradient of the loss. Small ones approach the derivative;
+            larger ones look further.
+
+    Raises:
+        OptionError: `tau` is not a positive number.
+    """
+
+    tau: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tau < float("inf"):
+            raise OptionError(
+                f"`tau` is {self.tau!r}; it must be a positive number, such as 0.1, the step along "
+                "the gradient of the loss."
+            )
+
+
+Derivative = DerivativeMode | LPGD
+_DERIVATIVES: dict[str, Derivative] = {mode.value: mode for mode in DerivativeMode}
+_DERIVATIVES["lpgd"] = LPGD()
 OPTION_NAMES = ("gp", "solver", "solver_args", "derivative", "on_failure", "verbose")
 
 
@@ -37,11 +79,13 @@ class LayerOptions:
         backend: the solver.
         settings: its settings, which a call may override.
         on_failure: what happens to rows that were not solved.
+        derivative: how solutions are differentiated.
     """
 
     backend: AbstractBackend
     settings: Settings
     on_failure: OnFailure
+    derivative: Derivative = DerivativeMode.EXACT
 
     @property
     def is_native(self) -> bool:
@@ -59,7 +103,7 @@ def resolve_options(
     *,
     solver: str | AbstractBackend | None = None,
     solver_args: Mapping[str, Any] | None = None,
-    derivative: str = "exact",
+    derivative: str | Derivative = "exact",
     on_failure: str = "raise",
     verbose: bool = False,
     unknown: Mapping[str, Any] | None = None,
@@ -69,7 +113,7 @@ def resolve_options(
     Args:
         solver: name of a solver, a backend of the user's own, or None for our engine.
         solver_args: see `Settings`; unknown names are refused.
-        derivative: only "exact".
+        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
         on_failure: "raise" or "nan".
         verbose: log one line per call on the logger `cvxlayer`.
         unknown: keywords `Layer` does not have.
@@ -79,11 +123,6 @@ def resolve_options(
     """
     for name in unknown or ():
         raise OptionError(f"`Layer` has no option `{name}`. {suggest(name, OPTION_NAMES)}")
-    if derivative != "exact":
-        raise OptionError(
-            f"`derivative` is {derivative!r}; only 'exact' is available in this version. "
-            "Leave the option out."
-        )
     modes = [mode.value for mode in OnFailure]
     if on_failure not in modes:
         raise OptionError(
@@ -92,7 +131,19 @@ def resolve_options(
         )
     backend = get_backend(solver)
     settings = parse_settings(backend, solver_args, Settings(verbose=verbose))
-    return LayerOptions(backend, settings, OnFailure(on_failure))
+    return LayerOptions(backend, settings, OnFailure(on_failure), _read_derivative(derivative))
+
+
+def _read_derivative(derivative: Any) -> Derivative:
+    if isinstance(derivative, (DerivativeMode, LPGD)):
+        return derivative
+    if not isinstance(derivative, str) or derivative not in _DERIVATIVES:
+        names = ", ".join(f"'{name}'" for name in _DERIVATIVES)
+        raise OptionError(
+            f"`derivative` is {derivative!r}; it must be one of {names}, or `LPGD(tau=…)`. "
+            f"{suggest(str(derivative), _DERIVATIVES)}"
+        )
+    return _DERIVATIVES[derivative]
 
 
 def read_warm_start(

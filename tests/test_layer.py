@@ -238,7 +238,7 @@ def test_the_value_of_an_infeasible_maximization_is_minus_infinity():
         ({"solver_args": {"ep": 1e-3}}, r"no option `ep` for the solver `native`. Did you mean"),
         ({"solver_args": {"eps": -1.0}}, r"`eps` is -1.0; it must be a positive number"),
         ({"on_failure": "Nan"}, r"`on_failure` is 'Nan'; it must be 'raise' or 'nan'"),
-        ({"derivative": "lpgd"}, r"`derivative` is 'lpgd'; only 'exact' is available"),
+        ({"derivative": "lpdg"}, r"`derivative` is 'lpdg'; .* Did you mean `lpgd`"),
     ],
 )
 def test_unknown_options_are_refused_with_the_nearest_valid_one(options, message):

@@ -25,6 +25,8 @@ def vjp(
     y_bar: Float[np.ndarray, "batch m"] | None = None,
     s_bar: Float[np.ndarray, "batch m"] | None = None,
     needs: Sequence[bool] = (True, True, True, True),
+    *,
+    reduces: bool = True,
 ) -> ConeProgramCotangent:
     """Map cotangents of the solution to cotangents of the data.
 
@@ -41,6 +43,7 @@ def vjp(
         y_bar: cotangent of y.
         s_bar: cotangent of s.
         needs: which of (P, q, A, b) to return.
+        reduces: whether dependent rows are dropped; else the answer is the shortest.
 
     Returns:
         One row for each instance. Rows without a solution are exactly zero.
@@ -52,7 +55,7 @@ def vjp(
     Source:
         `docs/derivations/derivative.md`, "The symmetric system".
     """
-    point = refine(batch, solution)
+    point = refine(batch, solution, reduces=reduces)
     if x_bar is None and y_bar is None and s_bar is None:
         x_bar = np.zeros_like(point.x)
     lam, nu, residual = (

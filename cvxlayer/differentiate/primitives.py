@@ -35,12 +35,15 @@ _COMPARABLE = 1e3
 _PROJECTED = 1e-14
 
 
-def refine(batch: ConeProgramBatch, solution: ConeSolution) -> LinearizationPoint:
+def refine(
+    batch: ConeProgramBatch, solution: ConeSolution, *, reduces: bool = True
+) -> LinearizationPoint:
     """Classify, polish and reduce: from a solver's answer to the point of differentiation.
 
     Args:
         batch: the programs, canonical scaling.
         solution: what a backend found for them.
+        reduces: whether to drop dependent rows; else `apply` finds the shortest solution.
 
     Source:
         `docs/derivations/derivative.md`, "From a solver's answer to the point of differentiation".
@@ -58,7 +61,9 @@ def refine(batch: ConeProgramBatch, solution: ConeSolution) -> LinearizationPoin
     for row in np.flatnonzero(point.has_solution).tolist():
         program, scaling, is_present = _equilibrated(batch, row)
         start = _classified(program, scaling, is_present, solution, row)
-        found = drop_dependent_rows(program, polish(program, start))
+        found = polish(program, start)
+        if reduces:
+            found = drop_dependent_rows(program, found)
         answer = _answer(scaling, is_present, solution, row)
         found = return_to_central_path(program, found, start.x, *answer)
         d, e, k = scaling.column, scaling.row, scaling.cost

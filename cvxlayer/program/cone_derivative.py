@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from cvxlayer.errors import UnsupportedDerivativeError
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
@@ -83,3 +85,62 @@ class ConeDerivative(Protocol):
             UnsupportedDerivativeError: as `refine`.
         """
         ...
+
+
+class AbstractReverseDerivative(abc.ABC):
+    """The part of a `ConeDerivative` that pulls cotangents back, once, and refuses the rest."""
+
+    @property
+    @abc.abstractmethod
+    def refusal(self) -> str:
+        """What to say, and to advise, when another derivative is asked for."""
+
+    def refine(
+        self,
+        prepared: Any,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        *,
+        threads: int | None = None,
+    ) -> LinearizationPoint:
+        """Refuse.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(self.refusal)
+
+    def apply(
+        self,
+        prepared: Any,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        gx: np.ndarray | None,
+        gy: np.ndarray | None,
+        gs: np.ndarray | None,
+        *,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Refuse.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(self.refusal)
+
+    def curvature(
+        self,
+        prepared: Any,
+        batch: ConeProgramBatch,
+        point: LinearizationPoint,
+        first: np.ndarray,
+        second: np.ndarray,
+        *,
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Refuse.
+
+        Raises:
+            UnsupportedDerivativeError: always.
+        """
+        raise UnsupportedDerivativeError(self.refusal)

@@ -21,10 +21,10 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from cvxlayer.cones.product import ConeKind
-from cvxlayer.errors import OptionError, Status, UnsupportedDerivativeError, suggest
+from cvxlayer.errors import OptionError, Status, suggest
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
-from cvxlayer.program.cone_derivative import ConeDerivative
-from cvxlayer.program.solution import ConeSolution, LinearizationPoint
+from cvxlayer.program.cone_derivative import AbstractReverseDerivative, ConeDerivative
+from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import AbstractBackend, Settings
 from cvxlayer.solve.epigraph import LinearProgram, linearize_objective
 from cvxlayer.solve.rows import (
@@ -54,10 +54,6 @@ _STATUSES = {
 # is the same up to this order.
 _LARGEST_ORDER_FOR_CLARABEL = 3
 _SHARE_OF_TOLERANCE = 0.1
-_ONLY_FIRST_ORDER = (
-    "diffcp's own derivative only pulls gradients back, once; this asks it for a forward-mode, "
-    "second-order or batched derivative. Leave `mode` out of `solver_args` to get ours."
-)
 _DEFAULT_MAX_ITERS = {"SCS": 100_000, "Clarabel": 200}
 
 Adjoint = Callable[
@@ -110,8 +106,17 @@ class DiffcpBackend(AbstractBackend):
         return None if settings.extra.get("mode") is None else _own_derivative()
 
 
-class DiffcpDerivative:
+class DiffcpDerivative(AbstractReverseDerivative):
     """diffcp's own adjoint, in the form the compiler asks for."""
+
+    @property
+    def refusal(self) -> str:
+        """Say what diffcp's derivative cannot do."""
+        return (
+            "diffcp's own derivative only pulls gradients back, once; this asks it for a "
+            "forward-mode, second-order or vectorized derivative. Leave `mode` out of "
+            "`solver_args` to get ours."
+        )
 
     def setup(self, structure: ConeProgramStructure) -> None:
         """Do nothing: each solution carries its adjoint."""
@@ -156,56 +161,6 @@ class DiffcpDerivative:
             for bar, need in zip((P_bar, q_bar, A_bar, b_bar), needs, strict=True)
         )
         return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=np.full(size, np.nan))
-
-    def refine(
-        self,
-        prepared: None,
-        batch: ConeProgramBatch,
-        solution: ConeSolution,
-        *,
-        threads: int | None = None,
-    ) -> LinearizationPoint:
-        """Refuse: diffcp pulls cotangents back, once.
-
-        Raises:
-            UnsupportedDerivativeError: always.
-        """
-        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
-
-    def apply(
-        self,
-        prepared: None,
-        batch: ConeProgramBatch,
-        point: LinearizationPoint,
-        gx: np.ndarray | None,
-        gy: np.ndarray | None,
-        gs: np.ndarray | None,
-        *,
-        threads: int | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Refuse, as `refine`.
-
-        Raises:
-            UnsupportedDerivativeError: always.
-        """
-        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
-
-    def curvature(
-        self,
-        prepared: None,
-        batch: ConeProgramBatch,
-        point: LinearizationPoint,
-        first: np.ndarray,
-        second: np.ndarray,
-        *,
-        threads: int | None = None,
-    ) -> np.ndarray:
-        """Refuse, as `refine`.
-
-        Raises:
-            UnsupportedDerivativeError: always.
-        """
-        raise UnsupportedDerivativeError(_ONLY_FIRST_ORDER)
 
 
 _own_derivative = functools.cache(DiffcpDerivative)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cvxlayer.evaluation import Evaluator, build_evaluator
+from cvxlayer.options import Derivative
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
 from cvxlayer.torch import compiled, ops, transforms
@@ -31,7 +32,7 @@ class Layer(torch.nn.Module):
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact".
+        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 
@@ -55,7 +56,7 @@ class Layer(torch.nn.Module):
         gp: bool = False,
         solver: str | AbstractBackend | None = None,
         solver_args: Mapping[str, Any] | None = None,
-        derivative: str = "exact",
+        derivative: str | Derivative = "exact",
         on_failure: str = "raise",
         verbose: bool = False,
         **unknown: Any,
