@@ -205,9 +205,7 @@ def plan_of(evaluator: Evaluator) -> Plan:
         register_handlers()
         program = evaluator.program
         registered = register_program(program.program, program.recovery)
-        plan = _plans[evaluator] = Plan(
-            program, evaluator.options, evaluator.rules, registered
-        )
+        plan = _plans[evaluator] = Plan(program, evaluator.options, evaluator.rules, registered)
     return plan
 
 

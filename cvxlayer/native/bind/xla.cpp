@@ -189,7 +189,7 @@ void refine(Call& call) {
   auto* solved = call.typed_outcome<std::int8_t>();
   const long batch = x.rows();
   std::vector<double> residual(static_cast<size_t>(batch));
-  const PointData points{x_out.view(),      y_out.view(), exact_v.view(),  balance.view(),
+  const PointData points{x_out.view(),      y_out.view(), exact_v.view(), balance.view(),
                          {is_active, m, 1}, solved,       residual.data()};
   const ProgramData data = program.evaluate(values.theta, batch, threads);
   program.engine().refine(data.view(), batch, threads, 0, Scaling{}, io, points);
@@ -250,9 +250,8 @@ void curvature(Call& call) {
   const PointOperands point(call);
   const Operand first = call.operand(), second = call.operand();
   const Outcome result = call.outcome();
-  const CurvatureData io{point.v.view(),          point.has_solution,
-                         first.inner(),           {first.start(), m, 1},
-                         {second.start(), m, 1},  {result.start(), m, 1}};
+  const CurvatureData io{point.v.view(),        point.has_solution,     first.inner(),
+                         {first.start(), m, 1}, {second.start(), m, 1}, {result.start(), m, 1}};
   program.engine().curvature(result.rows(), threads_of(call), 0, io);
   result.finish();
 }
