@@ -28,18 +28,16 @@ struct Exponential {
 
   static constexpr int sign[3] = {0, 1, 1}, dual_sign[3] = {-1, 0, 1};
 
-  static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s) {
-    return s[1] * E::log(s[2] / s[1]) - s[0];
-  }
-  static CVXLAYER_INLINE V margin_slope(double /*parameter*/, const V* s, const V* ds) {
-    return ds[1] * (E::log(s[2] / s[1]) - 1.0) + s[1] * (ds[2] / s[2]) - ds[0];
+  static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s, const V* ds, V& slope) {
+    const V ratio = s[2] / s[1], l = E::log(ratio);
+    slope = ds[1] * (l - 1.0) + ds[2] / ratio - ds[0];
+    return s[1] * l - s[0];
   }
 
-  static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y) {
-    return y[1] - y[0] - y[0] * E::log(-y[2] / y[0]);
-  }
-  static CVXLAYER_INLINE V dual_margin_slope(double /*parameter*/, const V* y, const V* dy) {
-    return dy[1] - dy[0] * E::log(-y[2] / y[0]) - y[0] * (dy[2] / y[2]);
+  static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y, const V* dy, V& slope) {
+    const V ratio = -y[2] / y[0], l = E::log(ratio);
+    slope = dy[1] - dy[0] * l + dy[2] / ratio;
+    return y[1] - y[0] - y[0] * l;
   }
 
   /// ∇ψ = (−log(−y₂/y₀), 1, −y₀/y₂) and ∇²ψ = y₀ rrᵀ with r = (−1/y₀, 0, 1/y₂).
@@ -150,7 +148,7 @@ struct Exponential {
     // Right to third order at 0 and to first at infinity: from there two steps reach rounding.
     V delta = c * (8.0 + 5.0 * c) / (16.0 + 6.0 * c);
     for (int step = 0; step < kWrightSteps; ++step) {
-      const V r = c - delta - E::log1p(delta), w = 1.0 + delta, above = 1.0 + w;
+      const V w = 1.0 + delta, r = c - delta - E::log(w), above = 1.0 + w;
       const V t = above * (above + r * (2.0 / 3.0));
       delta += (w * r) * (t - 0.5 * r) / (above * (t - r));
     }

@@ -8,8 +8,8 @@
 // and a cone is a struct of static functions on the V's of three rows, and on its parameter:
 //   unit(u)                    the point with s = y = u = −∇f*(u)
 //   sign, dual_sign            signs that rows have inside the cone and its dual, 0 for any
-//   margin(s), dual_margin(y)  with these signs: concave, positive inside the cone or its dual
-//   margin_slope(s, ds), …     its derivative along ds
+//   margin(s, ds, slope), …    with these signs: concave, positive inside the cone or its dual;
+//                              and its derivative along ds
 //   weight(row)                wᵢ
 //   expand(y, terms)           ψ and its first two derivatives
 //   third(terms, u, v, out)    ∇³ψ[u, v]
@@ -272,12 +272,12 @@ struct ThreeDimensionalScaling {
   V step_length(const V* s, const V* ds, const V* y, const V* dy, V limit) const {
     const double parameter = cone.parameter;
     const V alpha = step_inside(
-        y, dy, K::dual_sign, [=](const V* u) { return K::dual_margin(parameter, u); },
-        [=](const V* u) { return K::dual_margin_slope(parameter, u, dy); },
+        y, dy, K::dual_sign,
+        [=](const V* u, V& slope) { return K::dual_margin(parameter, u, dy, slope); },
         O::min(limit, O::splat(1.0)));
     return step_inside(
-        s, ds, K::sign, [=](const V* u) { return K::margin(parameter, u); },
-        [=](const V* u) { return K::margin_slope(parameter, u, ds); }, alpha);
+        s, ds, K::sign, [=](const V* u, V& slope) { return K::margin(parameter, u, ds, slope); },
+        alpha);
   }
 
  private:
@@ -352,10 +352,9 @@ struct ThreeDimensionalScaling {
   /// At most `alpha`, and inside. From outside, Newton's method approaches the boundary without
   /// crossing it, the margin being concave; the chord from u to a point outside crosses zero
   /// inside.
-  template <class Margin, class Slope>
-  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin,
-                       const Slope& slope, V alpha) {
-    V trial[3];
+  template <class Margin>
+  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin, V alpha) {
+    V trial[3], slope;
     for (int i = 0; i < 3; ++i) {
       trial[i] = u[i] + alpha * du[i];
       if (sign[i] == 0) continue;
@@ -366,15 +365,16 @@ struct ThreeDimensionalScaling {
       for (int i = 0; i < 3; ++i) trial[i] = u[i] + alpha * du[i];
     };
     move();
-    V value = margin(trial);
+    V value = margin(trial, slope);
     const M is_outside = ~O::gt(value, V{});
     if (!O::any(is_outside)) return alpha;
-    const V start = margin(u);
+    V unused;
+    const V start = margin(u, unused);
     M is_far = is_outside & O::lt(value, -kAtBoundary * start);
     for (int pass = 0; pass < kMaxBoundarySteps && O::any(is_far); ++pass) {
-      alpha = O::select(is_far, alpha - value / slope(trial), alpha);
+      alpha = O::select(is_far, alpha - value / slope, alpha);
       move();
-      value = O::select(is_far, margin(trial), value);
+      value = O::select(is_far, margin(trial, slope), value);
       is_far = is_far & O::lt(value, -kAtBoundary * start);
     }
     const V chord = O::max(alpha * (start / (start - value)), V{});
