@@ -240,9 +240,11 @@ struct ThreeDimensionalScaling {
     update_hessian(s, y, conjugate, at);
   }
 
+  /// The lower triangle of H, row by row.
+  const V* block() const { return here().H.entry; }
   template <class Write>
   CVXLAYER_INLINE void write_block(const Write& write) const {
-    const V* h = here().H.entry;
+    const V* h = block();
     for (int i = 0, k = 0; i < 3; ++i) {
       for (int j = 0; j <= i; ++j, ++k) write(h[k], i == j);
     }

@@ -63,6 +63,10 @@ struct ConeScaling {
     const long* entry = kkt.plan->block;
     kkt.add_condensed();
     curved.for_each_block([&](const auto& face) {
+      if constexpr (requires { face.block(); }) {
+        const int folded = kkt.plan->folded_index[&face.cone - v.cones];
+        if (folded >= 0) return kkt.fold_cone(folded, face.block());
+      }
       face.write_block([&](V value, bool is_diagonal) {
         kkt.factor.storage[*entry++] = is_diagonal ? -value - kkt.regularization : -value;
       });

@@ -9,6 +9,9 @@ namespace cvxlayer {
 
 namespace {
 
+// A cone of three rows with more entries of A leaves a large dense block where it is folded.
+constexpr int kMostFoldedEntries = 6;
+
 /// The places `entry`, without the negative ones, as runs of constant stride.
 std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
   std::vector<EntryRun> runs;
@@ -60,6 +63,7 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
   build_rows();
   find_singletons();
   build_mixed();
+  choose_folded(solve_);
   build_plan(solve_, false);
   if (!cones_.empty()) build_plan(adjoint_, true);
   build_view();
@@ -82,23 +86,93 @@ void Structure::build_rows() {
 }
 
 void Structure::find_singletons() {
-  kkt_index_.assign(m_, -1);
-  kkt_size_ = n_;
-  std::vector<bool> is_condensed(m_, false);
+  is_eliminated_.assign(m_, false);
   for (const CurvedCone& cone : cones_) {
-    std::fill(is_condensed.begin() + cone.start, is_condensed.begin() + cone.end(),
+    std::fill(is_eliminated_.begin() + cone.start, is_eliminated_.begin() + cone.end(),
               cone.is_condensed());
   }
-  for (int i = 0; i < m_; ++i) {
-    if (is_condensed[i]) continue;
-    const bool is_inequality = i >= num_zero_ && i < num_linear_;
-    if (is_inequality && row_start_[i + 1] - row_start_[i] == 1) {
-      singleton_row_.push_back(i);
-      singleton_column_.push_back(row_column_[row_start_[i]]);
-      singleton_entry_.push_back(row_entry_[row_start_[i]]);
-    } else {
-      kkt_index_[i] = kkt_size_++;
+  for (int i = num_zero_; i < num_linear_; ++i) {
+    if (row_start_[i + 1] - row_start_[i] != 1) continue;
+    is_eliminated_[i] = true;
+    singleton_row_.push_back(i);
+    singleton_column_.push_back(row_column_[row_start_[i]]);
+    singleton_entry_.push_back(row_entry_[row_start_[i]]);
+  }
+}
+
+/// Cones of three rows with few entries and a variable that appears nowhere else, alone in its row.
+void Structure::choose_folded(Plan& plan) const {
+  std::vector<bool> is_alone(n_);
+  for (int j = 0; j < n_; ++j) is_alone[j] = A_start_[j + 1] - A_start_[j] == 1;
+  for (int j = 0; j < n_; ++j) {
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) is_alone[j] = is_alone[P_row_[k]] = false;
+  }
+  for (const CurvedCone& cone : cones_) {
+    const bool is_three_dimensional =
+        cone.kind == ConeKind::kExponential || cone.kind == ConeKind::kPower;
+    plan.folded_index.push_back(-1);
+    if (!is_three_dimensional) continue;
+    if (row_start_[cone.end()] - row_start_[cone.start] > kMostFoldedEntries) continue;
+    for (int a = 0; a < cone.size; ++a) {
+      const int begin = row_start_[cone.start + a];
+      if (row_start_[cone.start + a + 1] - begin != 1 || !is_alone[row_column_[begin]]) continue;
+      plan.folded_index.back() = static_cast<int>(plan.folded.size());
+      plan.folded.push_back({cone.start,
+                             a,
+                             {a == 0 ? 1 : 0, a == 2 ? 1 : 2},
+                             row_column_[begin],
+                             row_entry_[begin],
+                             0,
+                             0,
+                             0,
+                             0});
+      break;
     }
+  }
+}
+
+Structure::Numbering Structure::number(const Plan& plan) const {
+  std::vector<bool> is_folded_variable(n_, false), is_folded_row(m_, false);
+  for (const FoldedCone& cone : plan.folded) {
+    is_folded_variable[cone.own_variable] = true;
+    for (int a = 0; a < 3; ++a) is_folded_row[cone.start + a] = true;
+  }
+  Numbering index;
+  for (int j = 0; j < n_; ++j) index.variable.push_back(is_folded_variable[j] ? -1 : index.size++);
+  for (int i = 0; i < m_; ++i) {
+    index.row.push_back(is_eliminated_[i] || is_folded_row[i] ? -1 : index.size++);
+  }
+  return index;
+}
+
+/// The entries of A in folded cones, and where their products go.
+void Structure::add_folded_terms(Plan& plan, const Numbering& index) const {
+  const Symbolic& symbolic = *plan.symbolic;
+  for (FoldedCone& cone : plan.folded) {
+    std::vector<int> columns;
+    cone.entries_begin = static_cast<int>(plan.folded_entry.size());
+    cone.terms_begin = static_cast<int>(plan.folded_term.size());
+    for (int place_of_row = 0; place_of_row < 2; ++place_of_row) {
+      const int a = cone.other_rows[place_of_row];
+      for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
+        const int j = row_column_[t];
+        plan.folded_entry.push_back({a, row_entry_[t], plan.variable_position[j]});
+        columns.push_back(index.variable[j]);
+        for (int earlier = 0; earlier < static_cast<int>(columns.size()); ++earlier) {
+          const FoldedEntry& other = plan.folded_entry[cone.entries_begin + earlier];
+          const long target = symbolic.entry(columns[earlier], columns.back());
+          const int place = place_of_row + (other.row == a ? place_of_row : 0);
+          plan.folded_term.push_back({target, other.entry, row_entry_[t], place});
+          // Entries of one column meet twice on the diagonal.
+          const bool is_same = earlier + 1 == static_cast<int>(columns.size());
+          if (columns[earlier] == columns.back() && !is_same) {
+            plan.folded_term.push_back(plan.folded_term.back());
+          }
+        }
+      }
+    }
+    cone.entries_end = static_cast<int>(plan.folded_entry.size());
+    cone.terms_end = static_cast<int>(plan.folded_term.size());
   }
 }
 
@@ -159,75 +233,102 @@ void Structure::build_terms(const CurvedCone& cone) {
 }
 
 void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
+  const Numbering index = number(plan);
   std::vector<int> row, col;
   auto add = [&](int i, int j) {
     row.push_back(i);
     col.push_back(j);
   };
   for (int j = 0; j < n_; ++j) {
-    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) add(P_row_[k], j);
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
+      add(index.variable[P_row_[k]], index.variable[j]);
+    }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      if (kkt_index_[i] >= 0 && !(mixes_cone_rows && i >= num_linear_)) add(kkt_index_[i], j);
+      const bool stands_alone = index.row[i] >= 0 && !(mixes_cone_rows && i >= num_linear_);
+      if (stands_alone) add(index.row[i], index.variable[j]);
+    }
+  }
+  for (const FoldedCone& cone : plan.folded) {
+    for (int s = row_start_[cone.start]; s < row_start_[cone.start + 3]; ++s) {
+      for (int t = row_start_[cone.start]; t < s; ++t) {
+        const int i = index.variable[row_column_[s]], j = index.variable[row_column_[t]];
+        if (i >= 0 && j >= 0 && i != j) add(i, j);
+      }
     }
   }
   for (size_t k = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_condensed()) {
-      for_each_pair(k, add);
+      for_each_pair(k, [&](int i, int j) { add(index.variable[i], index.variable[j]); });
       continue;
     }
-    const int* rows = kkt_index_.data() + cones_[k].start;
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
     for (int a = 0; a < cones_[k].size; ++a) {
       const int i = rows[a];
       for (int c = 0; c < a; ++c) add(i, rows[c]);
       if (!mixes_cone_rows) continue;
-      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) add(i, mixed_column_[c]);
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        add(i, index.variable[mixed_column_[c]]);
+      }
     }
   }
-  std::vector<signed char> sign(kkt_size_, -1);
-  std::fill(sign.begin(), sign.begin() + n_, static_cast<signed char>(1));
-  std::vector<bool> is_late(kkt_size_, false);
-  for (int i = 0; i < num_zero_; ++i) is_late[kkt_index_[i]] = true;
-  std::fill(is_late.begin(), is_late.begin() + n_, true);
-  for (int j : singleton_column_) is_late[j] = false;
-  for (int j = 0; j < n_; ++j) {
-    const int end = P_start_[j + 1];
-    if (end > P_start_[j] && P_row_[end - 1] == j) is_late[j] = false;
+  // Pivots of no more than δ come late: equalities, and variables without a diagonal.
+  std::vector<bool> has_diagonal(n_, false);
+  for (int j : singleton_column_) has_diagonal[j] = true;
+  for (const FoldedCone& cone : plan.folded) {
+    for (int t = row_start_[cone.start]; t < row_start_[cone.start + 3]; ++t) {
+      has_diagonal[row_column_[t]] = true;
+    }
   }
-  plan.symbolic = std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
+  std::vector<signed char> sign(index.size, -1);
+  std::vector<bool> is_late(index.size, false);
+  for (int i = 0; i < num_zero_; ++i) is_late[index.row[i]] = true;
+  for (int j = 0; j < n_; ++j) {
+    if (index.variable[j] < 0) continue;
+    const int end = P_start_[j + 1];
+    const bool is_quadratic = end > P_start_[j] && P_row_[end - 1] == j;
+    sign[index.variable[j]] = 1;
+    is_late[index.variable[j]] = !is_quadratic && !has_diagonal[j];
+  }
+  plan.symbolic = std::make_unique<Symbolic>(index.size, row, col, sign, is_late);
 
   const Symbolic& symbolic = *plan.symbolic;
   const SymbolicView symbolic_view = symbolic.view();
   for (int j = 0; j < n_; ++j) {
-    plan.variable_position.push_back(symbolic_view.position[j]);
-    plan.variable_diagonal.push_back(symbolic.entry(j, j));
+    const int own = index.variable[j];
+    plan.variable_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.variable_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
     for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
-      plan.P_entry.push_back(symbolic.entry(P_row_[k], j));
+      plan.P_entry.push_back(symbolic.entry(index.variable[P_row_[k]], own));
     }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      const bool stands_alone = kkt_index_[i] >= 0 && !(mixes_cone_rows && i >= num_linear_);
-      plan.A_entry.push_back(stands_alone ? symbolic.entry(kkt_index_[i], j) : -1);
+      const bool stands_alone = index.row[i] >= 0 && !(mixes_cone_rows && i >= num_linear_);
+      plan.A_entry.push_back(stands_alone ? symbolic.entry(index.row[i], own) : -1);
     }
   }
-  for (int i = 0; i < m_; ++i) {
-    const int index = kkt_index_[i];
-    plan.row_position.push_back(index < 0 ? -1 : symbolic_view.position[index]);
-    plan.row_diagonal.push_back(index < 0 ? -1 : symbolic.entry(index, index));
+  for (int own : index.row) {
+    plan.row_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.row_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
   }
+  add_folded_terms(plan, index);
   for (size_t k = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_condensed()) {
-      for_each_pair(k, [&](int i, int j) { plan.condensed_entry.push_back(symbolic.entry(i, j)); });
+      for_each_pair(k, [&](int i, int j) {
+        plan.condensed_entry.push_back(symbolic.entry(index.variable[i], index.variable[j]));
+      });
       continue;
     }
-    const int* rows = kkt_index_.data() + cones_[k].start;
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
     for (int a = 0; a < cones_[k].size; ++a) {
       for (int c = 0; c <= a; ++c) plan.block.push_back(symbolic.entry(rows[a], rows[c]));
     }
     if (!mixes_cone_rows) continue;
     for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
       for (int a = 0; a < cones_[k].size; ++a) {
-        plan.mixed_entry.push_back(symbolic.entry(rows[a], mixed_column_[c]));
+        plan.mixed_entry.push_back(symbolic.entry(rows[a], index.variable[mixed_column_[c]]));
       }
     }
   }
@@ -278,7 +379,12 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           static_cast<int>(plan.P_run.size()),
           static_cast<int>(plan.A_run.size()),
           static_cast<int>(plan.clear_run.size()),
-          plan.condensed_entry.data()};
+          plan.condensed_entry.data(),
+          plan.folded_index.data(),
+          static_cast<int>(plan.folded.size()),
+          plan.folded.data(),
+          plan.folded_entry.data(),
+          plan.folded_term.data()};
 }
 
 void Structure::build_view() {

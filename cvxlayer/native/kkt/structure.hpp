@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../cones/kind.hpp"
+#include "folded.hpp"
 #include "symbolic.hpp"
 
 namespace cvxlayer {
@@ -21,18 +22,23 @@ struct EntryRun {
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
-  const int* variable_position;   // n pivot positions
-  const int* row_position;        // m pivot positions, −1 for singleton rows
+  const int* variable_position;   // n pivot positions, −1 for variables of folded cones
+  const int* row_position;        // m pivot positions, −1 for rows eliminated by hand
   const long* P_entry;            // nnz(P)
   const long* A_entry;            // nnz(A), −1 where the entry does not stand alone
-  const long* variable_diagonal;  // n
-  const long* row_diagonal;       // m, −1 for singleton rows
+  const long* variable_diagonal;  // n, −1 for variables of folded cones
+  const long* row_diagonal;       // m, −1 for rows eliminated by hand
   const long* block;              // lower triangles of the blocks of curved cones, row by row
   const long* mixed_entry;        // per curved cone: column by column of its union
   // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
   const EntryRun *P_run, *A_run, *clear_run;
   int num_P_runs, num_A_runs, num_clear_runs;
   const long* condensed_entry;  // per condensed cone: pairs (i, j ≥ i) of its columns
+  const int* folded_index;      // per curved cone: which of the folded ones it is, or −1
+  int num_folded;
+  const FoldedCone* folded;
+  const FoldedEntry* folded_entry;
+  const FoldedTerm* folded_term;
 };
 
 /// Plain pointers into a `Structure`, for lane code.
@@ -81,12 +87,24 @@ class Structure {
     std::vector<long> P_entry, A_entry, variable_diagonal, row_diagonal, block, mixed_entry,
         condensed_entry;
     std::vector<EntryRun> P_run, A_run, clear_run;
+    std::vector<int> folded_index;
+    std::vector<FoldedCone> folded;
+    std::vector<FoldedEntry> folded_entry;
+    std::vector<FoldedTerm> folded_term;
+  };
+  /// Indices in a KKT matrix, −1 for what is eliminated by hand.
+  struct Numbering {
+    std::vector<int> variable, row;
+    int size = 0;
   };
 
   void build_rows();
   void find_singletons();
   void build_mixed();
   void build_terms(const CurvedCone& cone);
+  void choose_folded(Plan& plan) const;
+  Numbering number(const Plan& plan) const;
+  void add_folded_terms(Plan& plan, const Numbering& index) const;
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
   void build_runs(Plan& plan) const;
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.
@@ -104,8 +122,7 @@ class Structure {
   std::vector<CurvedCone> cones_;
   std::vector<int> P_start_, P_row_, A_start_, A_row_, P_column_, A_column_;
   std::vector<int> row_start_, row_column_, row_entry_;
-  std::vector<int> kkt_index_;  // row → index in the KKT matrix, −1 for singletons
-  int kkt_size_ = 0;
+  std::vector<bool> is_eliminated_;  // rows of no KKT matrix: singletons, condensed cones
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;
   std::vector<int> term_start_, term_row_, term_column_, term_entry_;
