@@ -80,7 +80,7 @@ struct Exponential {
   // --------------------------------------------------------------------------- projection
   static Spectrum3<L> spectrum(double /*parameter*/, const V* v) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, nullptr);
     V ray[3], normal[3];
     const V e = E::exp(-O::abs(rho));
     frame(rho, e, ray, normal);
@@ -91,6 +91,7 @@ struct Exponential {
     const V kept = beta * O::select(is_right, e, one) * dot3(normal, normal);
     const V dropped = lambda * O::select(is_right, one, e) * dot3(ray, ray);
     Spectrum3<L> result;
+    result.root = rho;
     set_curved<L>(ray, normal, kept, dropped, result);
     result.is_diagonal = at.is_inside | at.is_polar | at.is_on_face;
     const V face[3] = {V{}, one, O::select(O::gt(v[2], V{}), V{}, one)};
@@ -101,9 +102,9 @@ struct Exponential {
     return result;
   }
 
-  static void project(double /*parameter*/, const V* v, V* out) {
+  static void project(double /*parameter*/, const V* v, const V* guess, V* out) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, guess);
     V ray[3], normal[3];
     frame(rho, E::exp(-O::abs(rho)), ray, normal);
     const V beta = coefficient(v, ray);
@@ -116,7 +117,7 @@ struct Exponential {
 
   static Bend3<L> bend(double /*parameter*/, const V* v) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, nullptr);
     BoundaryRay<L> out;
     frame(rho, E::exp(-O::abs(rho)), out.ray, out.normal);
     const V shrunk = out.ray[1], grown = out.ray[2];
@@ -187,7 +188,7 @@ struct Exponential {
 
   static CVXLAYER_INLINE V omega(V rho) { return rho * rho - rho + 1.0; }
 
-  static V ratio(const V* v) {
+  static V ratio(const V* v, const V* guess) {
     const V r = v[0], s = v[1], t = v[2];
     const auto balance = [=](V rho, V& value, V& slope) {
       const V e = E::exp(-O::abs(rho)), squared = e * e;
@@ -199,7 +200,10 @@ struct Exponential {
     };
     V low, high;
     bracket(v, low, high);
-    return find_root<L>(balance, 0.5 * (low + high), low, high);
+    V start = 0.5 * (low + high);
+    if (guess != nullptr)
+      start = O::select(O::ge(*guess, low) & O::le(*guess, high), *guess, start);
+    return find_root<L>(balance, start, low, high);
   }
 
   static void bracket(const V* v, V& low, V& high) {

@@ -102,7 +102,7 @@ struct Power {
     const V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
     const double beta = 1.0 - alpha;
     const Regions at = regions(alpha, v);
-    Nearest u = nearest(alpha, v);
+    Nearest u = nearest(alpha, v, nullptr);
     // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
     const V reach = O::max(O::max(u.x, u.y), u.rho);
     const M is_lost = O::le(reach, V{});
@@ -116,6 +116,7 @@ struct Power {
     const V normal[3] = {-alpha * u.rho * u.y, -beta * u.rho * u.x, sign * u.x * u.y};
     const V kept = dot3(normal, normal), dropped = alpha * beta * u.q * dot3(along, along);
     Spectrum3<L> result;
+    result.root = u.sigma;
     set_curved<L>(along, normal, kept, dropped, result);
     const M is_polar = at.is_polar | is_lost;
     result.is_diagonal = at.is_inside | is_polar | at.is_on_edge;
@@ -128,9 +129,9 @@ struct Power {
     return result;
   }
 
-  static void project(double alpha, const V* v, V* out) {
+  static void project(double alpha, const V* v, const V* guess, V* out) {
     const Regions at = regions(alpha, v);
-    const Nearest u = nearest(alpha, v);
+    const Nearest u = nearest(alpha, v, guess);
     const V curved[3] = {u.x, u.y, O::select(O::lt(v[2], V{}), -u.rho, u.rho)};
     const V edge[3] = {O::max(v[0], V{}), O::max(v[1], V{}), V{}};
     for (int i = 0; i < 3; ++i) {
@@ -152,7 +153,7 @@ struct Power {
     } else {
       is_flat = is_flat | at.is_on_edge;
     }
-    const Nearest u = nearest(alpha, v);
+    const Nearest u = nearest(alpha, v, nullptr);
     const V reach = O::max(O::max(u.x, u.y), u.rho), one = O::splat(1.0);
     const V x = u.x / reach, y = u.y / reach, z = u.rho / reach;
     const V sign = O::select(O::lt(v[2], V{}), -one, one);
@@ -195,6 +196,7 @@ struct Power {
   };
   struct Nearest {
     V x, y, rho, q;  // X, Y, ρ and q = ρ(|z|−ρ)
+    V sigma;
   };
 
   /// a^α b^ᾱ for positive a, b.
@@ -255,8 +257,8 @@ struct Power {
                        O::select(O::gt(exponent, O::splat(0.5)), one, middle));
   }
 
-  static Nearest nearest(double alpha, const V* v) {
-    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z);
+  static Nearest nearest(double alpha, const V* v, const V* guess) {
+    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z, guess);
     const V e = E::exp(0.5 * sigma);
     const V root_q = z / (e + 1.0 / e);
     Nearest u;
@@ -264,6 +266,7 @@ struct Power {
     u.y = larger_root(v[1], __builtin_sqrt(1.0 - alpha) * root_q);
     u.rho = z / (1.0 + E::exp(-sigma));
     u.q = root_q * root_q;
+    u.sigma = sigma;
     return u;
   }
 
@@ -285,7 +288,7 @@ struct Power {
   }
 
   /// σ with ρ : (|z|−ρ) = e^σ : 1, the root of σ − 2α ξ − 2ᾱ η = α log α + ᾱ log ᾱ.
-  static V log_ratio(double alpha, V x, V y, V z) {
+  static V log_ratio(double alpha, V x, V y, V z, const V* guess) {
     const double beta = 1.0 - alpha;
     const V a = x / (z * __builtin_sqrt(alpha)), b = y / (z * __builtin_sqrt(beta));
     const double offset = alpha * __builtin_log(alpha) + beta * __builtin_log(beta);
@@ -298,6 +301,10 @@ struct Power {
       value = sigma - 2.0 * sum - offset;
       slope = 1.0 - alpha * (a * sinh / root_a) - beta * (b * sinh / root_b);
     };
+    const V limit = O::splat(kLargestSigma);
+    if (guess != nullptr) {
+      return find_root<L>(balance, O::min(O::max(*guess, -limit), limit), -limit, limit);
+    }
     // Close to the boundary of K, and of the polar, the left side is constant but for e^∓σ.
     const V flat = 2.0 * (1.0 + alpha / (a * a) + beta / (b * b));
     const V size = 2.0 * (alpha * E::log(O::abs(x) / z) + beta * E::log(O::abs(y) / z));
@@ -305,7 +312,6 @@ struct Power {
     start = O::select(O::gt(a, V{}) & O::gt(b, V{}), -E::log(-size / flat), start);
     start = O::select(O::lt(a, V{}) & O::lt(b, V{}), E::log((2.0 * offset - size) / flat), start);
     start = O::select(O::is_finite(start), start, V{});
-    const V limit = O::splat(kLargestSigma);
     start = O::min(O::max(start, -limit), limit);
     return find_root<L>(balance, start, -limit, limit);
   }

@@ -15,7 +15,7 @@
 //   third(terms, u, v, out)    ∇³ψ[u, v]
 //   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
 //   spectrum(v)                of the derivative of the projection, and where v lies
-//   project(v, out)            onto the cone itself
+//   project(v, guess, out)     onto the cone itself; `guess` is null or the root at a point nearby
 //   bend(v)                    of the projection, its second derivative
 // Sources: Dahl & Andersen, A primal-dual interior-point algorithm for nonsymmetric
 // exponential-cone optimization (2022); Goulart & Chen, Clarabel (arXiv:2405.12762); for the
@@ -129,6 +129,7 @@ template <class L>
 struct Spectrum3 {
   using V = typename L::V;
   V normal[3], tangent[3], dropped;
+  V root;  // of the equation in one unknown that all this comes from
   typename L::M is_diagonal;
   V diagonal[3];  // of I − D there
 };
@@ -395,7 +396,7 @@ struct ThreeDimensionalProjection {
   const CurvedCone& cone;
   V *state, *scratch;
 
-  static long state_size() { return 12; }
+  static long state_size() { return 13; }
   static long scratch_size() { return 0; }
 
   void decompose(const V* v) const {
@@ -403,6 +404,7 @@ struct ThreeDimensionalProjection {
     const Spectrum3<L> spectrum = K::spectrum(cone.parameter, opposite);
     assemble(spectrum, spectrum.dropped, false, matrices()[0]);
     assemble(spectrum, O::sqrt(spectrum.dropped), true, matrices()[1]);
+    state[12] = spectrum.root;
   }
   void apply(const V* /*v*/, const V* u, V* out) const { matrices()[0].multiply(u, out); }
   void apply_root(const V* /*v*/, const V* u, V* out) const { matrices()[1].multiply(u, out); }
@@ -413,10 +415,12 @@ struct ThreeDimensionalProjection {
       for (int j = 0; j <= i; ++j, ++k) write(d[k], i == j);
     }
   }
-  void project(const V* v, V* out) const {
+  void project(const V* v, V* out) const { project(v, nullptr, out); }
+  void project_nearby(const V* v, V* out) const { project(v, state + 12, out); }
+  void project(const V* v, const V* guess, V* out) const {
     const V opposite[3] = {-v[0], -v[1], -v[2]};
     V nearest[3];
-    K::project(cone.parameter, opposite, nearest);
+    K::project(cone.parameter, opposite, guess, nearest);
     for (int i = 0; i < 3; ++i) out[i] = v[i] + nearest[i];
   }
   void bend(const V* v) const {
