@@ -56,6 +56,7 @@ struct Linearization {
   double* dense;  // scratch of the reduction: rows × n, multipliers
   bool* flags;
   M valid, unclassified;
+  bool is_decomposed;  // the curved cones, at a point of these lanes
   V residual_norm;
   V smoothing;  // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
 
@@ -83,6 +84,7 @@ struct Linearization {
   /// are shared by the batch and in every lane since the last group.
   void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
             int count, bool matrices_ready) {
+    is_decomposed = false;
     valid = O::none();
     smoothing = V{};
     const LaneRows<W> lanes(first, count);
@@ -220,6 +222,7 @@ struct Linearization {
     });
     curved.for_each_condensed(
         [&](int, const auto& face) { face.decompose(v + face.cone.start, smoothing); });
+    is_decomposed = true;
     kkt.add_condensed();
     curved.for_each_bordered(
         [&](int, const auto& face) { face.decompose(v + face.cone.start); });
@@ -362,8 +365,13 @@ struct Linearization {
     const StructureView& view = *structure;
     for (int i = 0; i < view.num_zero; ++i) out[i] = root[i] * point[i];
     for (int i = view.num_zero; i < num_linear(); ++i) out[i] = O::max(point[i], V{});
-    curved.for_each(
-        [&](const auto& face) { face.project(point + face.cone.start, out + face.cone.start); });
+    curved.for_each([&](const auto& face) {
+      const int start = face.cone.start;
+      if constexpr (requires { face.project_nearby(point, out); }) {
+        if (is_decomposed) return face.project_nearby(point + start, out + start);
+      }
+      face.project(point + start, out + start);
+    });
   }
 
   /// (out_n, out_m) = (Px + Aᵀy + q, Ax + y − v − b) with y = Π(v); returns its norm.
@@ -407,19 +415,22 @@ struct Linearization {
     }
   }
 
-  /// The semismooth Newton step, kept where its residual is below `before`. Returns where.
+  /// The semismooth Newton step from a measured point, kept where its residual is below `before`.
+  /// Returns where.
   M take_newton_step(V before) {
     const StructureView& view = *structure;
     data.multiply_A(u_n, c_m);
     apply_root(u_m, t_m);
     for (int i = 0; i < view.m; ++i) trial_v[i] = v[i] + t_m[i] + c_m[i] + trial_v[i];
     for (int j = 0; j < view.n; ++j) trial_x[j] = x[j] + u_n[j];
-    const V after = residual_map(trial_x, trial_v, y, c_n, c_m);
+    const V after = residual_map(trial_x, trial_v, u_m, c_n, c_m);
     const M better = valid & O::lt(after, before) & O::gt(before, O::splat(kPolished));
     for (int j = 0; j < view.n; ++j) x[j] = O::select(better, trial_x[j], x[j]);
-    for (int i = 0; i < view.m; ++i) v[i] = O::select(better, trial_v[i], v[i]);
+    for (int i = 0; i < view.m; ++i) {
+      v[i] = O::select(better, trial_v[i], v[i]);
+      y[i] = O::select(better, u_m[i], y[i]);
+    }
     residual_norm = O::select(better, after, residual_norm);
-    project(v, y);
     return better;
   }
 

@@ -26,6 +26,8 @@
 //   apply_root(v, u, out)      out = S u; out may be u
 //   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row
 //   project(v, out)            out = Π(v) at any v; leaves the state alone
+//   project_nearby(v, out)     the same, sooner if v is close to where it was decomposed last;
+//                              only where the projection is found by iteration
 //   bend(v)                    find D²Π at v; takes the place of D and S in the state
 //   curvature(v, p, q, out)    out = D²Π(v)[p, q] at the bent v; out may be p or q
 //

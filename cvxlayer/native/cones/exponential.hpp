@@ -28,18 +28,16 @@ struct Exponential {
 
   static constexpr int sign[3] = {0, 1, 1}, dual_sign[3] = {-1, 0, 1};
 
-  static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s) {
-    return s[1] * E::log(s[2] / s[1]) - s[0];
-  }
-  static CVXLAYER_INLINE V margin_slope(double /*parameter*/, const V* s, const V* ds) {
-    return ds[1] * (E::log(s[2] / s[1]) - 1.0) + s[1] * (ds[2] / s[2]) - ds[0];
+  static CVXLAYER_INLINE V margin(double /*parameter*/, const V* s, const V* ds, V& slope) {
+    const V ratio = s[2] / s[1], l = E::log(ratio);
+    slope = ds[1] * (l - 1.0) + ds[2] / ratio - ds[0];
+    return s[1] * l - s[0];
   }
 
-  static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y) {
-    return y[1] - y[0] - y[0] * E::log(-y[2] / y[0]);
-  }
-  static CVXLAYER_INLINE V dual_margin_slope(double /*parameter*/, const V* y, const V* dy) {
-    return dy[1] - dy[0] * E::log(-y[2] / y[0]) - y[0] * (dy[2] / y[2]);
+  static CVXLAYER_INLINE V dual_margin(double /*parameter*/, const V* y, const V* dy, V& slope) {
+    const V ratio = -y[2] / y[0], l = E::log(ratio);
+    slope = dy[1] - dy[0] * l + dy[2] / ratio;
+    return y[1] - y[0] - y[0] * l;
   }
 
   /// ∇ψ = (−log(−y₂/y₀), 1, −y₀/y₂) and ∇²ψ = y₀ rrᵀ with r = (−1/y₀, 0, 1/y₂).
@@ -82,7 +80,7 @@ struct Exponential {
   // --------------------------------------------------------------------------- projection
   static Spectrum3<L> spectrum(double /*parameter*/, const V* v) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, nullptr);
     V ray[3], normal[3];
     const V e = E::exp(-O::abs(rho));
     frame(rho, e, ray, normal);
@@ -93,6 +91,7 @@ struct Exponential {
     const V kept = beta * O::select(is_right, e, one) * dot3(normal, normal);
     const V dropped = lambda * O::select(is_right, one, e) * dot3(ray, ray);
     Spectrum3<L> result;
+    result.root = rho;
     set_curved<L>(ray, normal, kept, dropped, result);
     result.is_diagonal = at.is_inside | at.is_polar | at.is_on_face;
     const V face[3] = {V{}, one, O::select(O::gt(v[2], V{}), V{}, one)};
@@ -103,9 +102,9 @@ struct Exponential {
     return result;
   }
 
-  static void project(double /*parameter*/, const V* v, V* out) {
+  static void project(double /*parameter*/, const V* v, const V* guess, V* out) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, guess);
     V ray[3], normal[3];
     frame(rho, E::exp(-O::abs(rho)), ray, normal);
     const V beta = coefficient(v, ray);
@@ -118,7 +117,7 @@ struct Exponential {
 
   static Bend3<L> bend(double /*parameter*/, const V* v) {
     const Regions at = regions(v);
-    const V rho = ratio(v);
+    const V rho = ratio(v, nullptr);
     BoundaryRay<L> out;
     frame(rho, E::exp(-O::abs(rho)), out.ray, out.normal);
     const V shrunk = out.ray[1], grown = out.ray[2];
@@ -150,7 +149,7 @@ struct Exponential {
     // Right to third order at 0 and to first at infinity: from there two steps reach rounding.
     V delta = c * (8.0 + 5.0 * c) / (16.0 + 6.0 * c);
     for (int step = 0; step < kWrightSteps; ++step) {
-      const V r = c - delta - E::log1p(delta), w = 1.0 + delta, above = 1.0 + w;
+      const V w = 1.0 + delta, r = c - delta - E::log(w), above = 1.0 + w;
       const V t = above * (above + r * (2.0 / 3.0));
       delta += (w * r) * (t - 0.5 * r) / (above * (t - r));
     }
@@ -189,7 +188,7 @@ struct Exponential {
 
   static CVXLAYER_INLINE V omega(V rho) { return rho * rho - rho + 1.0; }
 
-  static V ratio(const V* v) {
+  static V ratio(const V* v, const V* guess) {
     const V r = v[0], s = v[1], t = v[2];
     const auto balance = [=](V rho, V& value, V& slope) {
       const V e = E::exp(-O::abs(rho)), squared = e * e;
@@ -201,7 +200,10 @@ struct Exponential {
     };
     V low, high;
     bracket(v, low, high);
-    return find_root<L>(balance, 0.5 * (low + high), low, high);
+    V start = 0.5 * (low + high);
+    if (guess != nullptr)
+      start = O::select(O::ge(*guess, low) & O::le(*guess, high), *guess, start);
+    return find_root<L>(balance, start, low, high);
   }
 
   static void bracket(const V* v, V& low, V& high) {

@@ -30,33 +30,29 @@ struct Power {
 
   static constexpr int sign[3] = {1, 1, 0}, dual_sign[3] = {1, 1, 0};
 
-  static CVXLAYER_INLINE V margin(double alpha, const V* s) {
-    return weighted_mean(alpha, s[0], s[1]) - O::abs(s[2]);
-  }
-  static CVXLAYER_INLINE V margin_slope(double alpha, const V* s, const V* ds) {
-    const V along = alpha * (ds[0] / s[0]) + (1.0 - alpha) * (ds[1] / s[1]);
-    const V across = O::select(O::lt(s[2], V{}), -ds[2], ds[2]);
-    return weighted_mean(alpha, s[0], s[1]) * along - across;
+  static CVXLAYER_INLINE V margin(double alpha, const V* s, const V* ds, V& slope) {
+    const V first = 1.0 / s[0], second = 1.0 / s[1];
+    const V mean = inner_mean(alpha, s[0] * second, s[1]);
+    slope = mean * (alpha * (ds[0] * first) + (1.0 - alpha) * (ds[1] * second)) -
+            O::select(O::lt(s[2], V{}), -ds[2], ds[2]);
+    return mean - O::abs(s[2]);
   }
 
   // K* is K with x/α and y/ᾱ in the place of x and y.
-  static CVXLAYER_INLINE V dual_margin(double alpha, const V* y) {
-    const V u[3] = {y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)), y[2]};
-    return margin(alpha, u);
-  }
-  static CVXLAYER_INLINE V dual_margin_slope(double alpha, const V* y, const V* dy) {
+  static CVXLAYER_INLINE V dual_margin(double alpha, const V* y, const V* dy, V& slope) {
     const double first = 1.0 / alpha, second = 1.0 / (1.0 - alpha);
     const V u[3] = {y[0] * first, y[1] * second, y[2]};
     const V du[3] = {dy[0] * first, dy[1] * second, dy[2]};
-    return margin_slope(alpha, u, du);
+    return margin(alpha, u, du, slope);
   }
 
   /// ∇φ = φ a with a = (2α/y₀, 2ᾱ/y₁, 0), ∇²φ = φ (aaᵀ − diag(a/y)).
   static void expand(double alpha, const V* y, BarrierTerms<L>& out) {
-    const V mean = weighted_mean(alpha, y[0] * (1.0 / alpha), y[1] * (1.0 / (1.0 - alpha)));
     for (int i = 0; i < 3; ++i) out.point[i] = y[i];
     out.inverse[0] = 1.0 / y[0];
     out.inverse[1] = 1.0 / y[1];
+    const double beta = 1.0 - alpha;
+    const V mean = inner_mean(alpha, y[0] * (beta / alpha) * out.inverse[1], y[1] * (1.0 / beta));
     out.inverse[2] = V{};
     out.phi = mean * mean;
     out.psi = (mean - O::abs(y[2])) * (mean + O::abs(y[2]));
@@ -88,14 +84,13 @@ struct Power {
   static void conjugate_gradient(double alpha, const V* s, V* out) {
     const double beta = 1.0 - alpha;
     // Far inside, e^−ν vanishes as s₂² does; only their quotient counts.
-    const V mean = weighted_mean(alpha, s[0], s[1]);
-    const V size = O::max(O::abs(s[2]), kSmallestShare * mean);
-    const V left = 2.0 * E::log(mean / size);
-    const V nu = shadow(alpha, left);
+    const V size = O::max(O::abs(s[2]), kSmallestShare * O::min(s[0], s[1])), inverse = 1.0 / size;
+    const V first = s[0] * inverse, second = s[1] * inverse;
+    const V nu = shadow(alpha, 2.0 * (alpha * E::log(first) + beta * E::log(second)));
     const V e = E::exp(-nu), share = 1.0 - e, t = 1.0 / share;
     out[0] = -(2.0 * alpha * t + beta) / s[0];
     out[1] = -(2.0 * beta * t + alpha) / s[1];
-    const V last = 2.0 * (e / size) * t;
+    const V last = 2.0 * (e * inverse) * t;
     out[2] = O::select(O::lt(s[2], V{}), -last, last);
   }
 
@@ -107,7 +102,7 @@ struct Power {
     const V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
     const double beta = 1.0 - alpha;
     const Regions at = regions(alpha, v);
-    Nearest u = nearest(alpha, v);
+    Nearest u = nearest(alpha, v, nullptr);
     // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
     const V reach = O::max(O::max(u.x, u.y), u.rho);
     const M is_lost = O::le(reach, V{});
@@ -121,6 +116,7 @@ struct Power {
     const V normal[3] = {-alpha * u.rho * u.y, -beta * u.rho * u.x, sign * u.x * u.y};
     const V kept = dot3(normal, normal), dropped = alpha * beta * u.q * dot3(along, along);
     Spectrum3<L> result;
+    result.root = u.sigma;
     set_curved<L>(along, normal, kept, dropped, result);
     const M is_polar = at.is_polar | is_lost;
     result.is_diagonal = at.is_inside | is_polar | at.is_on_edge;
@@ -133,9 +129,9 @@ struct Power {
     return result;
   }
 
-  static void project(double alpha, const V* v, V* out) {
+  static void project(double alpha, const V* v, const V* guess, V* out) {
     const Regions at = regions(alpha, v);
-    const Nearest u = nearest(alpha, v);
+    const Nearest u = nearest(alpha, v, guess);
     const V curved[3] = {u.x, u.y, O::select(O::lt(v[2], V{}), -u.rho, u.rho)};
     const V edge[3] = {O::max(v[0], V{}), O::max(v[1], V{}), V{}};
     for (int i = 0; i < 3; ++i) {
@@ -157,7 +153,7 @@ struct Power {
     } else {
       is_flat = is_flat | at.is_on_edge;
     }
-    const Nearest u = nearest(alpha, v);
+    const Nearest u = nearest(alpha, v, nullptr);
     const V reach = O::max(O::max(u.x, u.y), u.rho), one = O::splat(1.0);
     const V x = u.x / reach, y = u.y / reach, z = u.rho / reach;
     const V sign = O::select(O::lt(v[2], V{}), -one, one);
@@ -192,13 +188,15 @@ struct Power {
   // Beyond, ρ or |z| − ρ is zero, to rounding and far more.
   static constexpr double kLargestSigma = 600.0, kSmallestShare = 1e-150;
   static constexpr double kTinyShare = 1e-60;  // next to nothing, but not when multiplied
-  static constexpr int kMaxShadowSteps = 20;
+  static constexpr int kShadowSteps = 2;
+  static constexpr double kShadowShape = 0.16;
 
   struct Regions {
     M is_inside, is_polar, is_on_edge;
   };
   struct Nearest {
     V x, y, rho, q;  // X, Y, ρ and q = ρ(|z|−ρ)
+    V sigma;
   };
 
   /// a^α b^ᾱ for positive a, b.
@@ -206,20 +204,29 @@ struct Power {
     return E::exp(alpha * E::log(a) + (1.0 - alpha) * E::log(b));
   }
 
-  /// ν > 0 with ν + 2α log(1 + ᾱr/2α) + 2ᾱ log(1 + αr/2ᾱ) = c and r = 1 − e^−ν. The left side is
-  /// concave with a slope between 1 and 2, so Newton's method from c/2 increases to the root.
+  /// The same from a/b and b, inside the cone: neither is zero or infinite.
+  static CVXLAYER_INLINE V inner_mean(double alpha, V ratio, V b) {
+    return b * E::exp(alpha * E::log(ratio));
+  }
+
+  /// ν > 0 with ν + 2α log(1 + ar) + 2ᾱ log(1 + br) = c, a = ᾱ/2α, b = α/2ᾱ and r = 1 − e^−ν.
+  /// Two steps of Halley's method from a quotient that is right to second order at 0 and to first
+  /// at infinity, and to 6 % between, for every α.
   static V shadow(double alpha, V c) {
     const double beta = 1.0 - alpha, a = 0.5 * beta / alpha, b = 0.5 * alpha / beta;
-    V nu = 0.5 * c;
-    M is_searching = O::gt(c, V{});
-    for (int step = 0; step < kMaxShadowSteps && O::any(is_searching); ++step) {
-      const V e = E::exp(-nu), r = 1.0 - e;
-      const V value = nu + 2.0 * alpha * E::log1p(a * r) + 2.0 * beta * E::log1p(b * r) - c;
-      const V slope = 1.0 + e * (beta / (1.0 + a * r) + alpha / (1.0 + b * r));
-      const V change = value / slope;
-      nu = O::select(is_searching, nu - change, nu);
-      // The next step would be about the square of this one.
-      is_searching = is_searching & O::gt(O::abs(change), 1e-8 * O::min(nu, O::splat(1.0)));
+    const double bend = 0.125 + 0.25 * (alpha * a * a + beta * b * b);
+    const double limit = 2.0 * (alpha * __builtin_log1p(a) + beta * __builtin_log1p(b));
+    const double far = kShadowShape * limit;
+    V nu = c * (0.5 + c * (bend + far + kShadowShape * c)) /
+           (1.0 + c * (bend + 2.0 * far + kShadowShape * c));
+    for (int step = 0; step < kShadowSteps; ++step) {
+      const V e = E::exp(-nu), r = 1.0 - e, first = 1.0 + a * r, second = 1.0 + b * r;
+      const V value = nu + 2.0 * alpha * E::log(first) + 2.0 * beta * E::log(second) - c;
+      const V inverse = 1.0 / (first * second), p = beta * (second * inverse),
+              q = alpha * (first * inverse);
+      const V slope = 1.0 + e * (p + q);
+      const V curvature = e * (p + q + e * ((a / beta) * p * p + (b / alpha) * q * q));
+      nu -= value * slope / (slope * slope + 0.5 * value * curvature);
     }
     return nu;
   }
@@ -250,8 +257,8 @@ struct Power {
                        O::select(O::gt(exponent, O::splat(0.5)), one, middle));
   }
 
-  static Nearest nearest(double alpha, const V* v) {
-    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z);
+  static Nearest nearest(double alpha, const V* v, const V* guess) {
+    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z, guess);
     const V e = E::exp(0.5 * sigma);
     const V root_q = z / (e + 1.0 / e);
     Nearest u;
@@ -259,6 +266,7 @@ struct Power {
     u.y = larger_root(v[1], __builtin_sqrt(1.0 - alpha) * root_q);
     u.rho = z / (1.0 + E::exp(-sigma));
     u.q = root_q * root_q;
+    u.sigma = sigma;
     return u;
   }
 
@@ -280,7 +288,7 @@ struct Power {
   }
 
   /// σ with ρ : (|z|−ρ) = e^σ : 1, the root of σ − 2α ξ − 2ᾱ η = α log α + ᾱ log ᾱ.
-  static V log_ratio(double alpha, V x, V y, V z) {
+  static V log_ratio(double alpha, V x, V y, V z, const V* guess) {
     const double beta = 1.0 - alpha;
     const V a = x / (z * __builtin_sqrt(alpha)), b = y / (z * __builtin_sqrt(beta));
     const double offset = alpha * __builtin_log(alpha) + beta * __builtin_log(beta);
@@ -293,6 +301,10 @@ struct Power {
       value = sigma - 2.0 * sum - offset;
       slope = 1.0 - alpha * (a * sinh / root_a) - beta * (b * sinh / root_b);
     };
+    const V limit = O::splat(kLargestSigma);
+    if (guess != nullptr) {
+      return find_root<L>(balance, O::min(O::max(*guess, -limit), limit), -limit, limit);
+    }
     // Close to the boundary of K, and of the polar, the left side is constant but for e^∓σ.
     const V flat = 2.0 * (1.0 + alpha / (a * a) + beta / (b * b));
     const V size = 2.0 * (alpha * E::log(O::abs(x) / z) + beta * E::log(O::abs(y) / z));
@@ -300,7 +312,6 @@ struct Power {
     start = O::select(O::gt(a, V{}) & O::gt(b, V{}), -E::log(-size / flat), start);
     start = O::select(O::lt(a, V{}) & O::lt(b, V{}), E::log((2.0 * offset - size) / flat), start);
     start = O::select(O::is_finite(start), start, V{});
-    const V limit = O::splat(kLargestSigma);
     start = O::min(O::max(start, -limit), limit);
     return find_root<L>(balance, start, -limit, limit);
   }

@@ -8,14 +8,14 @@
 // and a cone is a struct of static functions on the V's of three rows, and on its parameter:
 //   unit(u)                    the point with s = y = u = −∇f*(u)
 //   sign, dual_sign            signs that rows have inside the cone and its dual, 0 for any
-//   margin(s), dual_margin(y)  with these signs: concave, positive inside the cone or its dual
-//   margin_slope(s, ds), …     its derivative along ds
+//   margin(s, ds, slope), …    with these signs: concave, positive inside the cone or its dual;
+//                              and its derivative along ds
 //   weight(row)                wᵢ
 //   expand(y, terms)           ψ and its first two derivatives
 //   third(terms, u, v, out)    ∇³ψ[u, v]
 //   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
 //   spectrum(v)                of the derivative of the projection, and where v lies
-//   project(v, out)            onto the cone itself
+//   project(v, guess, out)     onto the cone itself; `guess` is null or the root at a point nearby
 //   bend(v)                    of the projection, its second derivative
 // Sources: Dahl & Andersen, A primal-dual interior-point algorithm for nonsymmetric
 // exponential-cone optimization (2022); Goulart & Chen, Clarabel (arXiv:2405.12762); for the
@@ -129,6 +129,7 @@ template <class L>
 struct Spectrum3 {
   using V = typename L::V;
   V normal[3], tangent[3], dropped;
+  V root;  // of the equation in one unknown that all this comes from
   typename L::M is_diagonal;
   V diagonal[3];  // of I − D there
 };
@@ -240,9 +241,11 @@ struct ThreeDimensionalScaling {
     update_hessian(s, y, conjugate, at);
   }
 
+  /// The lower triangle of H, row by row.
+  const V* block() const { return here().H.entry; }
   template <class Write>
   CVXLAYER_INLINE void write_block(const Write& write) const {
-    const V* h = here().H.entry;
+    const V* h = block();
     for (int i = 0, k = 0; i < 3; ++i) {
       for (int j = 0; j <= i; ++j, ++k) write(h[k], i == j);
     }
@@ -272,12 +275,12 @@ struct ThreeDimensionalScaling {
   V step_length(const V* s, const V* ds, const V* y, const V* dy, V limit) const {
     const double parameter = cone.parameter;
     const V alpha = step_inside(
-        y, dy, K::dual_sign, [=](const V* u) { return K::dual_margin(parameter, u); },
-        [=](const V* u) { return K::dual_margin_slope(parameter, u, dy); },
+        y, dy, K::dual_sign,
+        [=](const V* u, V& slope) { return K::dual_margin(parameter, u, dy, slope); },
         O::min(limit, O::splat(1.0)));
     return step_inside(
-        s, ds, K::sign, [=](const V* u) { return K::margin(parameter, u); },
-        [=](const V* u) { return K::margin_slope(parameter, u, ds); }, alpha);
+        s, ds, K::sign, [=](const V* u, V& slope) { return K::margin(parameter, u, ds, slope); },
+        alpha);
   }
 
  private:
@@ -352,10 +355,9 @@ struct ThreeDimensionalScaling {
   /// At most `alpha`, and inside. From outside, Newton's method approaches the boundary without
   /// crossing it, the margin being concave; the chord from u to a point outside crosses zero
   /// inside.
-  template <class Margin, class Slope>
-  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin,
-                       const Slope& slope, V alpha) {
-    V trial[3];
+  template <class Margin>
+  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin, V alpha) {
+    V trial[3], slope;
     for (int i = 0; i < 3; ++i) {
       trial[i] = u[i] + alpha * du[i];
       if (sign[i] == 0) continue;
@@ -366,15 +368,16 @@ struct ThreeDimensionalScaling {
       for (int i = 0; i < 3; ++i) trial[i] = u[i] + alpha * du[i];
     };
     move();
-    V value = margin(trial);
+    V value = margin(trial, slope);
     const M is_outside = ~O::gt(value, V{});
     if (!O::any(is_outside)) return alpha;
-    const V start = margin(u);
+    V unused;
+    const V start = margin(u, unused);
     M is_far = is_outside & O::lt(value, -kAtBoundary * start);
     for (int pass = 0; pass < kMaxBoundarySteps && O::any(is_far); ++pass) {
-      alpha = O::select(is_far, alpha - value / slope(trial), alpha);
+      alpha = O::select(is_far, alpha - value / slope, alpha);
       move();
-      value = O::select(is_far, margin(trial), value);
+      value = O::select(is_far, margin(trial, slope), value);
       is_far = is_far & O::lt(value, -kAtBoundary * start);
     }
     const V chord = O::max(alpha * (start / (start - value)), V{});
@@ -393,7 +396,7 @@ struct ThreeDimensionalProjection {
   const CurvedCone& cone;
   V *state, *scratch;
 
-  static long state_size() { return 12; }
+  static long state_size() { return 13; }
   static long scratch_size() { return 0; }
 
   void decompose(const V* v, V /*mu*/ = V{}) const {
@@ -401,6 +404,7 @@ struct ThreeDimensionalProjection {
     const Spectrum3<L> spectrum = K::spectrum(cone.parameter, opposite);
     assemble(spectrum, spectrum.dropped, false, matrices()[0]);
     assemble(spectrum, O::sqrt(spectrum.dropped), true, matrices()[1]);
+    state[12] = spectrum.root;
   }
   void apply(const V* /*v*/, const V* u, V* out) const { matrices()[0].multiply(u, out); }
   void apply_root(const V* /*v*/, const V* u, V* out) const { matrices()[1].multiply(u, out); }
@@ -411,10 +415,12 @@ struct ThreeDimensionalProjection {
       for (int j = 0; j <= i; ++j, ++k) write(d[k], i == j);
     }
   }
-  void project(const V* v, V* out) const {
+  void project(const V* v, V* out) const { project(v, nullptr, out); }
+  void project_nearby(const V* v, V* out) const { project(v, state + 12, out); }
+  void project(const V* v, const V* guess, V* out) const {
     const V opposite[3] = {-v[0], -v[1], -v[2]};
     V nearest[3];
-    K::project(cone.parameter, opposite, nearest);
+    K::project(cone.parameter, opposite, guess, nearest);
     for (int i = 0; i < 3; ++i) out[i] = v[i] + nearest[i];
   }
   void bend(const V* v) const {

@@ -64,6 +64,10 @@ struct ConeScaling {
     kkt.add_condensed();
     kkt.add_bordered(nullptr);
     curved.for_each_block([&](const auto& face) {
+      if constexpr (requires { face.block(); }) {
+        const int folded = kkt.plan->folded_index[&face.cone - v.cones];
+        if (folded >= 0) return kkt.fold_cone(folded, face.block());
+      }
       face.write_block([&](V value, bool is_diagonal) {
         kkt.factor.storage[*entry++] = is_diagonal ? -value - kkt.regularization : -value;
       });

@@ -60,7 +60,7 @@ struct Refinement {
     O::set_mask(lowered, lane, is_active);
     O::set_mask(lost_pivots, lane, false);
     O::set(delta, lane, is_active ? kCarefulRegularization : kRegularization);
-    O::set(promised, lane, __builtin_inf());
+    for (V* last : {&promised, &last_primal, &last_dual}) O::set(*last, lane, __builtin_inf());
   }
 
   /// A lane has come to this iteration.

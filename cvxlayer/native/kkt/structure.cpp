@@ -9,6 +9,9 @@ namespace cvxlayer {
 
 namespace {
 
+// A cone of three rows with more entries of A leaves a large dense block where it is folded.
+constexpr int kMostFoldedEntries = 6;
+
 /// The places `entry`, without the negative ones, as runs of constant stride.
 std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
   std::vector<EntryRun> runs;
@@ -62,6 +65,7 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
   build_rows();
   find_singletons();
   build_mixed();
+  choose_folded(solve_);
   build_plan(solve_, false);
   if (has_blocks_) build_plan(adjoint_, true);
   build_view();
@@ -84,33 +88,105 @@ void Structure::build_rows() {
 }
 
 void Structure::find_singletons() {
-  kkt_index_.assign(m_, -1);
-  kkt_size_ = n_;
   // Equalities have no diagonal to be eliminated with, nor have rows of a block one alone.
-  std::vector<bool> is_condensed(m_, false), is_diagonal(m_, false);
+  std::vector<bool> is_diagonal(m_, false);
   std::fill(is_diagonal.begin() + num_zero_, is_diagonal.begin() + num_linear_, true);
+  is_eliminated_.assign(m_, false);
   is_in_block_.assign(m_, false);
   for (const CurvedCone& cone : cones_) {
     for (int i = cone.start; i < cone.end(); ++i) {
-      is_condensed[i] = cone.is_condensed();
+      is_eliminated_[i] = cone.is_condensed();
       is_diagonal[i] = cone.is_bordered;
       is_in_block_[i] = cone.has_block();
     }
   }
   for (int i = 0; i < m_; ++i) {
-    if (is_condensed[i]) continue;
-    if (is_diagonal[i] && row_start_[i + 1] - row_start_[i] == 1) {
-      singleton_row_.push_back(i);
-      singleton_column_.push_back(row_column_[row_start_[i]]);
-      singleton_entry_.push_back(row_entry_[row_start_[i]]);
-    } else {
-      kkt_index_[i] = kkt_size_++;
+    if (!is_diagonal[i] || row_start_[i + 1] - row_start_[i] != 1) continue;
+    is_eliminated_[i] = true;
+    singleton_row_.push_back(i);
+    singleton_column_.push_back(row_column_[row_start_[i]]);
+    singleton_entry_.push_back(row_entry_[row_start_[i]]);
+  }
+}
+
+/// Cones of three rows with few entries and a variable that appears nowhere else, alone in its row.
+void Structure::choose_folded(Plan& plan) const {
+  std::vector<bool> is_alone(n_);
+  for (int j = 0; j < n_; ++j) is_alone[j] = A_start_[j + 1] - A_start_[j] == 1;
+  for (int j = 0; j < n_; ++j) {
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) is_alone[j] = is_alone[P_row_[k]] = false;
+  }
+  for (const CurvedCone& cone : cones_) {
+    const bool is_three_dimensional =
+        cone.kind == ConeKind::kExponential || cone.kind == ConeKind::kPower;
+    plan.folded_index.push_back(-1);
+    if (!is_three_dimensional) continue;
+    if (row_start_[cone.end()] - row_start_[cone.start] > kMostFoldedEntries) continue;
+    for (int a = 0; a < cone.size; ++a) {
+      const int begin = row_start_[cone.start + a];
+      if (row_start_[cone.start + a + 1] - begin != 1 || !is_alone[row_column_[begin]]) continue;
+      plan.folded_index.back() = static_cast<int>(plan.folded.size());
+      plan.folded.push_back({cone.start,
+                             a,
+                             {a == 0 ? 1 : 0, a == 2 ? 1 : 2},
+                             row_column_[begin],
+                             row_entry_[begin],
+                             0,
+                             0,
+                             0,
+                             0});
+      break;
     }
+  }
+}
+
+Structure::Numbering Structure::number(const Plan& plan) const {
+  std::vector<bool> is_folded_variable(n_, false), is_folded_row(m_, false);
+  for (const FoldedCone& cone : plan.folded) {
+    is_folded_variable[cone.own_variable] = true;
+    for (int a = 0; a < 3; ++a) is_folded_row[cone.start + a] = true;
+  }
+  Numbering index;
+  for (int j = 0; j < n_; ++j) index.variable.push_back(is_folded_variable[j] ? -1 : index.size++);
+  for (int i = 0; i < m_; ++i) {
+    index.row.push_back(is_eliminated_[i] || is_folded_row[i] ? -1 : index.size++);
   }
   for (const CurvedCone& cone : cones_) {
     if (!cone.is_bordered) continue;
-    border_index_.push_back(kkt_size_);
-    kkt_size_ += 2;
+    index.border.push_back(index.size);
+    index.size += 2;
+  }
+  return index;
+}
+
+/// The entries of A in folded cones, and where their products go.
+void Structure::add_folded_terms(Plan& plan, const Numbering& index) const {
+  const Symbolic& symbolic = *plan.symbolic;
+  for (FoldedCone& cone : plan.folded) {
+    std::vector<int> columns;
+    cone.entries_begin = static_cast<int>(plan.folded_entry.size());
+    cone.terms_begin = static_cast<int>(plan.folded_term.size());
+    for (int place_of_row = 0; place_of_row < 2; ++place_of_row) {
+      const int a = cone.other_rows[place_of_row];
+      for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
+        const int j = row_column_[t];
+        plan.folded_entry.push_back({a, row_entry_[t], plan.variable_position[j]});
+        columns.push_back(index.variable[j]);
+        for (int earlier = 0; earlier < static_cast<int>(columns.size()); ++earlier) {
+          const FoldedEntry& other = plan.folded_entry[cone.entries_begin + earlier];
+          const long target = symbolic.entry(columns[earlier], columns.back());
+          const int place = place_of_row + (other.row == a ? place_of_row : 0);
+          plan.folded_term.push_back({target, other.entry, row_entry_[t], place});
+          // Entries of one column meet twice on the diagonal.
+          const bool is_same = earlier + 1 == static_cast<int>(columns.size());
+          if (columns[earlier] == columns.back() && !is_same) {
+            plan.folded_term.push_back(plan.folded_term.back());
+          }
+        }
+      }
+    }
+    cone.entries_end = static_cast<int>(plan.folded_entry.size());
+    cone.terms_end = static_cast<int>(plan.folded_term.size());
   }
 }
 
@@ -200,115 +276,143 @@ void Structure::build_union(const CurvedCone& cone) {
   mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
 }
 
-void Structure::add_entries(std::vector<int>& row, std::vector<int>& col,
-                            bool mixes_cone_rows) const {
+void Structure::add_entries(const Plan& plan, const Numbering& index, std::vector<int>& row,
+                            std::vector<int>& col, bool mixes_cone_rows) const {
   auto add = [&](int i, int j) {
     row.push_back(i);
     col.push_back(j);
   };
   for (int j = 0; j < n_; ++j) {
-    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) add(P_row_[k], j);
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
+      add(index.variable[P_row_[k]], index.variable[j]);
+    }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      if (stands_alone(i, mixes_cone_rows)) add(kkt_index_[i], j);
+      if (stands_alone(index, i, mixes_cone_rows)) add(index.row[i], index.variable[j]);
+    }
+  }
+  for (const FoldedCone& cone : plan.folded) {
+    for (int s = row_start_[cone.start]; s < row_start_[cone.start + 3]; ++s) {
+      for (int t = row_start_[cone.start]; t < s; ++t) {
+        const int i = index.variable[row_column_[s]], j = index.variable[row_column_[t]];
+        if (i >= 0 && j >= 0 && i != j) add(i, j);
+      }
     }
   }
   for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_condensed()) {
-      for_each_pair(k, add);
+      for_each_pair(k, [&](int i, int j) { add(index.variable[i], index.variable[j]); });
       continue;
     }
     if (cones_[k].is_bordered) {
       for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
-        add(border_index_[border], mixed_column_[c]);
-        add(border_index_[border] + 1, mixed_column_[c]);
+        add(index.border[border], index.variable[mixed_column_[c]]);
+        add(index.border[border] + 1, index.variable[mixed_column_[c]]);
       }
       ++border;
       continue;
     }
-    const int* rows = kkt_index_.data() + cones_[k].start;
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
     for (int a = 0; a < cones_[k].size; ++a) {
       const int i = rows[a];
       for (int c = 0; c < a; ++c) add(i, rows[c]);
       if (!mixes_cone_rows) continue;
-      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) add(i, mixed_column_[c]);
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        add(i, index.variable[mixed_column_[c]]);
+      }
     }
   }
 }
 
-std::unique_ptr<Symbolic> Structure::analyze(bool mixes_cone_rows) const {
+/// Pivots of no more than δ come late: equalities, borders, and variables without a diagonal.
+std::unique_ptr<Symbolic> Structure::analyze(const Plan& plan, const Numbering& index,
+                                             bool mixes_cone_rows) const {
   std::vector<int> row, col;
-  add_entries(row, col, mixes_cone_rows);
-  std::vector<signed char> sign(kkt_size_, -1);
-  std::fill(sign.begin(), sign.begin() + n_, static_cast<signed char>(1));
-  std::vector<bool> is_late(kkt_size_, false);
-  for (int i = 0; i < num_zero_; ++i) is_late[kkt_index_[i]] = true;
-  std::fill(is_late.begin(), is_late.begin() + n_, true);
-  for (int j : singleton_column_) is_late[j] = false;
+  add_entries(plan, index, row, col, mixes_cone_rows);
+  std::vector<bool> has_diagonal(n_, false);
+  for (int j : singleton_column_) has_diagonal[j] = true;
+  for (const FoldedCone& cone : plan.folded) {
+    for (int t = row_start_[cone.start]; t < row_start_[cone.start + 3]; ++t) {
+      has_diagonal[row_column_[t]] = true;
+    }
+  }
+  std::vector<signed char> sign(index.size, -1);
+  std::vector<bool> is_late(index.size, false);
+  for (int i = 0; i < num_zero_; ++i) is_late[index.row[i]] = true;
   for (int j = 0; j < n_; ++j) {
+    if (index.variable[j] < 0) continue;
     const int end = P_start_[j + 1];
-    if (end > P_start_[j] && P_row_[end - 1] == j) is_late[j] = false;
+    const bool is_quadratic = end > P_start_[j] && P_row_[end - 1] == j;
+    sign[index.variable[j]] = 1;
+    is_late[index.variable[j]] = !is_quadratic && !has_diagonal[j];
   }
-  for (int index : border_index_) {
-    sign[index + 1] = 1;
-    is_late[index] = is_late[index + 1] = true;
+  for (int stiff : index.border) {
+    sign[stiff + 1] = 1;
+    is_late[stiff] = is_late[stiff + 1] = true;
   }
-  return std::make_unique<Symbolic>(kkt_size_, row, col, sign, is_late);
+  return std::make_unique<Symbolic>(index.size, row, col, sign, is_late);
 }
 
 void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
-  plan.symbolic = analyze(mixes_cone_rows);
+  const Numbering index = number(plan);
+  plan.symbolic = analyze(plan, index, mixes_cone_rows);
   const Symbolic& symbolic = *plan.symbolic;
   const SymbolicView symbolic_view = symbolic.view();
   for (int j = 0; j < n_; ++j) {
-    plan.variable_position.push_back(symbolic_view.position[j]);
-    plan.variable_diagonal.push_back(symbolic.entry(j, j));
+    const int own = index.variable[j];
+    plan.variable_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.variable_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
     for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
-      plan.P_entry.push_back(symbolic.entry(P_row_[k], j));
+      plan.P_entry.push_back(symbolic.entry(index.variable[P_row_[k]], own));
     }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      const bool has_place = stands_alone(i, mixes_cone_rows);
-      plan.A_entry.push_back(has_place ? symbolic.entry(kkt_index_[i], j) : -1);
+      const bool has_place = stands_alone(index, i, mixes_cone_rows);
+      plan.A_entry.push_back(has_place ? symbolic.entry(index.row[i], own) : -1);
     }
   }
-  for (int i = 0; i < m_; ++i) {
-    const int index = kkt_index_[i];
-    plan.row_position.push_back(index < 0 ? -1 : symbolic_view.position[index]);
-    plan.row_diagonal.push_back(index < 0 ? -1 : symbolic.entry(index, index));
+  for (int own : index.row) {
+    plan.row_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.row_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
   }
-  place_cones(plan, mixes_cone_rows);
+  add_folded_terms(plan, index);
+  place_cones(plan, index, mixes_cone_rows);
   build_runs(plan);
 }
 
-void Structure::place_cones(Plan& plan, bool mixes_cone_rows) const {
+void Structure::place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const {
   const Symbolic& symbolic = *plan.symbolic;
   const int* position = symbolic.view().position;
   for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_bordered) {
-      const int stiff = border_index_[border++];
-      for (int index : {stiff, stiff + 1}) {
-        plan.border_position.push_back(position[index]);
-        plan.border_diagonal.push_back(symbolic.entry(index, index));
+      const int stiff = index.border[border++];
+      for (int own : {stiff, stiff + 1}) {
+        plan.border_position.push_back(position[own]);
+        plan.border_diagonal.push_back(symbolic.entry(own, own));
       }
       for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
-        plan.border_entry.push_back(symbolic.entry(stiff, mixed_column_[c]));
-        plan.border_entry.push_back(symbolic.entry(stiff + 1, mixed_column_[c]));
+        const int column = index.variable[mixed_column_[c]];
+        plan.border_entry.push_back(symbolic.entry(stiff, column));
+        plan.border_entry.push_back(symbolic.entry(stiff + 1, column));
       }
       continue;
     }
     if (cones_[k].is_condensed()) {
-      for_each_pair(k, [&](int i, int j) { plan.condensed_entry.push_back(symbolic.entry(i, j)); });
+      for_each_pair(k, [&](int i, int j) {
+        plan.condensed_entry.push_back(symbolic.entry(index.variable[i], index.variable[j]));
+      });
       continue;
     }
-    const int* rows = kkt_index_.data() + cones_[k].start;
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
     for (int a = 0; a < cones_[k].size; ++a) {
       for (int c = 0; c <= a; ++c) plan.block.push_back(symbolic.entry(rows[a], rows[c]));
     }
     if (!mixes_cone_rows) continue;
     for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
       for (int a = 0; a < cones_[k].size; ++a) {
-        plan.mixed_entry.push_back(symbolic.entry(rows[a], mixed_column_[c]));
+        plan.mixed_entry.push_back(symbolic.entry(rows[a], index.variable[mixed_column_[c]]));
       }
     }
   }
@@ -363,7 +467,12 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           plan.condensed_entry.data(),
           plan.border_position.data(),
           plan.border_diagonal.data(),
-          plan.border_entry.data()};
+          plan.border_entry.data(),
+          plan.folded_index.data(),
+          static_cast<int>(plan.folded.size()),
+          plan.folded.data(),
+          plan.folded_entry.data(),
+          plan.folded_term.data()};
 }
 
 void Structure::build_view() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../cones/kind.hpp"
+#include "folded.hpp"
 #include "symbolic.hpp"
 
 namespace cvxlayer {
@@ -21,12 +22,12 @@ struct EntryRun {
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
-  const int* variable_position;   // n pivot positions
-  const int* row_position;        // m pivot positions, −1 for singleton rows
+  const int* variable_position;   // n pivot positions, −1 for variables of folded cones
+  const int* row_position;        // m pivot positions, −1 for rows eliminated by hand
   const long* P_entry;            // nnz(P)
   const long* A_entry;            // nnz(A), −1 where the entry does not stand alone
-  const long* variable_diagonal;  // n
-  const long* row_diagonal;       // m, −1 for singleton rows
+  const long* variable_diagonal;  // n, −1 for variables of folded cones
+  const long* row_diagonal;       // m, −1 for rows eliminated by hand
   const long* block;              // lower triangles of the blocks of curved cones, row by row
   const long* mixed_entry;        // per curved cone: column by column of its union
   // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
@@ -37,6 +38,11 @@ struct KktPlan {
   // entries of both in each column of its union.
   const int* border_position;
   const long *border_diagonal, *border_entry;
+  const int* folded_index;      // per curved cone: which of the folded ones it is, or −1
+  int num_folded;
+  const FoldedCone* folded;
+  const FoldedEntry* folded_entry;
+  const FoldedTerm* folded_term;
 };
 
 /// Plain pointers into a `Structure`, for lane code.
@@ -91,6 +97,16 @@ class Structure {
         condensed_entry, border_diagonal, border_entry;
     std::vector<int> border_position;
     std::vector<EntryRun> P_run, A_run, clear_run;
+    std::vector<int> folded_index;
+    std::vector<FoldedCone> folded;
+    std::vector<FoldedEntry> folded_entry;
+    std::vector<FoldedTerm> folded_term;
+  };
+  /// Indices in a KKT matrix, −1 for what is eliminated by hand.
+  struct Numbering {
+    std::vector<int> variable, row;
+    std::vector<int> border;  // the stiff row of each bordered cone; the soft one follows
+    int size = 0;
   };
 
   void build_rows();
@@ -98,10 +114,15 @@ class Structure {
   void build_mixed();
   void build_terms(const CurvedCone& cone);
   void build_union(const CurvedCone& cone);
+  void choose_folded(Plan& plan) const;
+  Numbering number(const Plan& plan) const;
+  void add_folded_terms(Plan& plan, const Numbering& index) const;
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
-  void add_entries(std::vector<int>& row, std::vector<int>& col, bool mixes_cone_rows) const;
-  std::unique_ptr<Symbolic> analyze(bool mixes_cone_rows) const;
-  void place_cones(Plan& plan, bool mixes_cone_rows) const;
+  void add_entries(const Plan& plan, const Numbering& index, std::vector<int>& row,
+                   std::vector<int>& col, bool mixes_cone_rows) const;
+  std::unique_ptr<Symbolic> analyze(const Plan& plan, const Numbering& index,
+                                    bool mixes_cone_rows) const;
+  void place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
   void build_runs(Plan& plan) const;
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.
   template <class Body>
@@ -111,8 +132,8 @@ class Structure {
     }
   }
   /// Whether the entry of A in this row has a place of its own in the matrix.
-  bool stands_alone(int row, bool mixes_cone_rows) const {
-    return kkt_index_[row] >= 0 && !(mixes_cone_rows && is_in_block_[row]);
+  bool stands_alone(const Numbering& index, int row, bool mixes_cone_rows) const {
+    return index.row[row] >= 0 && !(mixes_cone_rows && is_in_block_[row]);
   }
   const Plan& adjoint() const { return has_blocks_ ? adjoint_ : solve_; }
   KktPlan plan_view(const Plan& plan) const;
@@ -122,11 +143,9 @@ class Structure {
   std::vector<CurvedCone> cones_;
   std::vector<int> P_start_, P_row_, A_start_, A_row_, P_column_, A_column_;
   std::vector<int> row_start_, row_column_, row_entry_;
-  std::vector<int> kkt_index_;     // row → index in the KKT matrix, −1 for singletons
-  std::vector<bool> is_in_block_;  // row → whether its cone has a block
+  std::vector<bool> is_eliminated_;  // rows of no KKT matrix: singletons, condensed cones
+  std::vector<bool> is_in_block_;    // row → whether its cone has a block
   bool has_blocks_ = false;
-  std::vector<int> border_index_;  // of the stiff row of each bordered cone; the soft one follows
-  int kkt_size_ = 0;
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;
   std::vector<int> term_start_, term_row_, term_column_, term_entry_;

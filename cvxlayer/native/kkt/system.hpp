@@ -14,6 +14,7 @@
 #include "../hsde/scaled_data.hpp"
 #include "border.hpp"
 #include "factor.hpp"
+#include "folded_cones.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -26,6 +27,7 @@ struct KktSystem {
   const KktPlan* plan;
   Factor<L> factor;
   const CurvedCones<L, Faces>* curved;
+  FoldedCones<L> folded;
   const V* A;
   V *cone_rows, *cone_result;  // of one condensed cone
   V* inverse_h;                // 1/(H + δ) of the singleton rows, by singleton
@@ -49,6 +51,7 @@ struct KktSystem {
     cone_rows = arena.take<V>(largest);
     cone_result = arena.take<V>(largest);
     factor.lay_out(kkt_plan.symbolic, arena);
+    folded.lay_out(kkt_plan, arena);
     inverse_h = arena.take<V>(view.num_singletons);
     coupling = arena.take<V>(view.num_singletons);
     permuted = arena.take<V>(2L * kkt_plan.symbolic.dim);
@@ -69,7 +72,9 @@ struct KktSystem {
       for (int k = 0; k < run.count; ++k) target[k * run.stride] = V{};
     }
     write_runs(plan->P_run, plan->num_P_runs, P);
-    for (int j = 0; j < s.n; ++j) factor.storage[plan->variable_diagonal[j]] += delta;
+    for (int j = 0; j < s.n; ++j) {
+      if (plan->variable_diagonal[j] >= 0) factor.storage[plan->variable_diagonal[j]] += delta;
+    }
   }
 
   /// Write the entries of A that stand alone.
@@ -84,6 +89,9 @@ struct KktSystem {
   CVXLAYER_INLINE void add_singleton(int k, V a, V h) {
     fold_singleton(k, a, 1.0 / (h + regularization));
   }
+
+  /// Eliminate folded cone k, given the lower triangle of its H.
+  void fold_cone(int k, const V* H) { folded.fold(k, H, A, regularization, factor.storage); }
 
   /// Add the Schur complements of the condensed cones to the block of x.
   void add_condensed() {
@@ -140,7 +148,9 @@ struct KktSystem {
     const long dim = plan->symbolic.dim;
     for (int c = 0; c < count; ++c) {
       V* side = permuted + c * dim;
-      for (int j = 0; j < s.n; ++j) side[plan->variable_position[j]] = top(c, j);
+      for (int j = 0; j < s.n; ++j) {
+        if (plan->variable_position[j] >= 0) side[plan->variable_position[j]] = top(c, j);
+      }
       for (int i = 0; i < s.m; ++i) {
         if (plan->row_position[i] >= 0) side[plan->row_position[i]] = bottom(c, i);
       }
@@ -148,6 +158,7 @@ struct KktSystem {
         side[plan->variable_position[s.singleton_column[k]]] +=
             coupling[k] * inverse_h[k] * bottom(c, s.singleton_row[k]);
       }
+      folded.reduce(A, [&](int j) { return top(c, j); }, [&](int i) { return bottom(c, i); }, side);
     }
     fold_condensed<count>(bottom);
     fold_bordered<count>(bottom);
@@ -160,7 +171,12 @@ struct KktSystem {
         const V value = side[plan->variable_position[s.singleton_column[k]]];
         dy[c][row] = (coupling[k] * value - bottom(c, row)) * inverse_h[k];
       }
-      for (int j = 0; j < s.n; ++j) dx[c][j] = side[plan->variable_position[j]];
+      folded.recover(
+          A, [&](int j) { return top(c, j); }, [&](int i) { return bottom(c, i); }, side, dx[c],
+          dy[c]);
+      for (int j = 0; j < s.n; ++j) {
+        if (plan->variable_position[j] >= 0) dx[c][j] = side[plan->variable_position[j]];
+      }
       for (int i = 0; i < s.m; ++i) {
         if (plan->row_position[i] >= 0) dy[c][i] = side[plan->row_position[i]];
       }

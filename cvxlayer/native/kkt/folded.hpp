@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which cones of three rows leave the KKT matrix of the solve, and what they leave in it; the
+// arithmetic is in folded_cones.hpp.
+#pragma once
+
+namespace cvxlayer {
+
+/// A cone whose rows are eliminated by hand, with a variable that appears nowhere else.
+struct FoldedCone {
+  int start;                    // its first row
+  int own_row;                  // the local row that holds nothing but the variable
+  int other_rows[2];            // the local rows besides
+  int own_variable, own_entry;  // and the entry of A in that row
+  int entries_begin, entries_end, terms_begin, terms_end;
+};
+
+/// Any other entry of A in its rows.
+struct FoldedEntry {
+  int row, entry;  // local row, index into A
+  int position;    // of its variable among the pivots
+};
+
+/// Two of these entries, and where their product with M goes; see folded_cones.hpp.
+struct FoldedTerm {
+  long target;
+  int first, second;  // indices into A
+  int place;          // in M, by its lower triangle
+};
+
+}  // namespace cvxlayer
