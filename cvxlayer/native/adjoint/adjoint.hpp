@@ -17,8 +17,8 @@ namespace cvxlayer::CVXLAYER_ISA {
 constexpr double kInconsistentAdjoint = 1e-7;
 constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
-constexpr double kComparable = 1e3;   // up to this ratio a sum keeps enough digits of both
-constexpr double kProjected = 1e-14;  // of the size of v: what projecting is rounded by
+constexpr double kComparable = 1e3;       // up to this ratio a sum keeps enough digits of both
+constexpr double kProjected = 1e-14;      // of the size of v: what projecting is rounded by
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>

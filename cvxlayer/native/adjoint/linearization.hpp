@@ -224,8 +224,7 @@ struct Linearization {
         [&](int, const auto& face) { face.decompose(v + face.cone.start, smoothing); });
     is_decomposed = true;
     kkt.add_condensed();
-    curved.for_each_bordered(
-        [&](int, const auto& face) { face.decompose(v + face.cone.start); });
+    curved.for_each_bordered([&](int, const auto& face) { face.decompose(v + face.cone.start); });
     kkt.add_bordered(v);
   }
 

@@ -38,7 +38,7 @@ struct KktPlan {
   // entries of both in each column of its union.
   const int* border_position;
   const long *border_diagonal, *border_entry;
-  const int* folded_index;      // per curved cone: which of the folded ones it is, or −1
+  const int* folded_index;  // per curved cone: which of the folded ones it is, or −1
   int num_folded;
   const FoldedCone* folded;
   const FoldedEntry* folded_entry;

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where every number lies in the KKT matrix of a structure: which rows and variables it has, its
+// order, and the place of each entry.
+#include <algorithm>
+#include <utility>
+
+#include "structure.hpp"
+
+namespace cvxlayer {
+
+namespace {
+
+// A cone of three rows with more entries of A leaves a large dense block where it is folded.
+constexpr int kMostFoldedEntries = 6;
+
+/// The places `entry`, without the negative ones, as runs of constant stride.
+std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
+  std::vector<EntryRun> runs;
+  for (int k = 0; k < static_cast<int>(entry.size()); ++k) {
+    if (entry[k] < 0) continue;
+    if (!runs.empty() && runs.back().source + runs.back().count == k) {
+      EntryRun& last = runs.back();
+      const long step = entry[k] - (last.target + (last.count - 1) * last.stride);
+      if (last.count == 1) last.stride = step;
+      if (last.stride == step) {
+        ++last.count;
+        continue;
+      }
+    }
+    runs.push_back({entry[k], 1, k, 1});
+  }
+  return runs;
+}
+
+}  // namespace
+
+/// Cones of three rows with few entries and a variable that appears nowhere else, alone in its row.
+void Structure::choose_folded(Plan& plan) const {
+  std::vector<bool> is_alone(n_);
+  for (int j = 0; j < n_; ++j) is_alone[j] = A_start_[j + 1] - A_start_[j] == 1;
+  for (int j = 0; j < n_; ++j) {
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) is_alone[j] = is_alone[P_row_[k]] = false;
+  }
+  for (const CurvedCone& cone : cones_) {
+    const bool is_three_dimensional =
+        cone.kind == ConeKind::kExponential || cone.kind == ConeKind::kPower;
+    plan.folded_index.push_back(-1);
+    if (!is_three_dimensional) continue;
+    if (row_start_[cone.end()] - row_start_[cone.start] > kMostFoldedEntries) continue;
+    for (int a = 0; a < cone.size; ++a) {
+      const int begin = row_start_[cone.start + a];
+      if (row_start_[cone.start + a + 1] - begin != 1 || !is_alone[row_column_[begin]]) continue;
+      plan.folded_index.back() = static_cast<int>(plan.folded.size());
+      plan.folded.push_back({cone.start,
+                             a,
+                             {a == 0 ? 1 : 0, a == 2 ? 1 : 2},
+                             row_column_[begin],
+                             row_entry_[begin],
+                             0,
+                             0,
+                             0,
+                             0});
+      break;
+    }
+  }
+}
+
+Structure::Numbering Structure::number(const Plan& plan) const {
+  std::vector<bool> is_folded_variable(n_, false), is_folded_row(m_, false);
+  for (const FoldedCone& cone : plan.folded) {
+    is_folded_variable[cone.own_variable] = true;
+    for (int a = 0; a < 3; ++a) is_folded_row[cone.start + a] = true;
+  }
+  Numbering index;
+  for (int j = 0; j < n_; ++j) index.variable.push_back(is_folded_variable[j] ? -1 : index.size++);
+  for (int i = 0; i < m_; ++i) {
+    index.row.push_back(is_eliminated_[i] || is_folded_row[i] ? -1 : index.size++);
+  }
+  for (const CurvedCone& cone : cones_) {
+    if (!cone.is_bordered) continue;
+    index.border.push_back(index.size);
+    index.size += 2;
+  }
+  return index;
+}
+
+/// The entries of A in folded cones, and where their products go.
+void Structure::add_folded_terms(Plan& plan, const Numbering& index) const {
+  const Symbolic& symbolic = *plan.symbolic;
+  for (FoldedCone& cone : plan.folded) {
+    std::vector<int> columns;
+    cone.entries_begin = static_cast<int>(plan.folded_entry.size());
+    cone.terms_begin = static_cast<int>(plan.folded_term.size());
+    for (int place_of_row = 0; place_of_row < 2; ++place_of_row) {
+      const int a = cone.other_rows[place_of_row];
+      for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
+        const int j = row_column_[t];
+        plan.folded_entry.push_back({a, row_entry_[t], plan.variable_position[j]});
+        columns.push_back(index.variable[j]);
+        for (int earlier = 0; earlier < static_cast<int>(columns.size()); ++earlier) {
+          const FoldedEntry& other = plan.folded_entry[cone.entries_begin + earlier];
+          const long target = symbolic.entry(columns[earlier], columns.back());
+          const int place = place_of_row + (other.row == a ? place_of_row : 0);
+          plan.folded_term.push_back({target, other.entry, row_entry_[t], place});
+          // Entries of one column meet twice on the diagonal.
+          const bool is_same = earlier + 1 == static_cast<int>(columns.size());
+          if (columns[earlier] == columns.back() && !is_same) {
+            plan.folded_term.push_back(plan.folded_term.back());
+          }
+        }
+      }
+    }
+    cone.entries_end = static_cast<int>(plan.folded_entry.size());
+    cone.terms_end = static_cast<int>(plan.folded_term.size());
+  }
+}
+
+void Structure::add_entries(const Plan& plan, const Numbering& index, std::vector<int>& row,
+                            std::vector<int>& col, bool mixes_cone_rows) const {
+  auto add = [&](int i, int j) {
+    row.push_back(i);
+    col.push_back(j);
+  };
+  for (int j = 0; j < n_; ++j) {
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
+      add(index.variable[P_row_[k]], index.variable[j]);
+    }
+    for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
+      const int i = A_row_[k];
+      if (stands_alone(index, i, mixes_cone_rows)) add(index.row[i], index.variable[j]);
+    }
+  }
+  for (const FoldedCone& cone : plan.folded) {
+    for (int s = row_start_[cone.start]; s < row_start_[cone.start + 3]; ++s) {
+      for (int t = row_start_[cone.start]; t < s; ++t) {
+        const int i = index.variable[row_column_[s]], j = index.variable[row_column_[t]];
+        if (i >= 0 && j >= 0 && i != j) add(i, j);
+      }
+    }
+  }
+  for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
+    if (cones_[k].is_condensed()) {
+      for_each_pair(k, [&](int i, int j) { add(index.variable[i], index.variable[j]); });
+      continue;
+    }
+    if (cones_[k].is_bordered) {
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        add(index.border[border], index.variable[mixed_column_[c]]);
+        add(index.border[border] + 1, index.variable[mixed_column_[c]]);
+      }
+      ++border;
+      continue;
+    }
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
+    for (int a = 0; a < cones_[k].size; ++a) {
+      const int i = rows[a];
+      for (int c = 0; c < a; ++c) add(i, rows[c]);
+      if (!mixes_cone_rows) continue;
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        add(i, index.variable[mixed_column_[c]]);
+      }
+    }
+  }
+}
+
+/// Pivots of no more than δ come late: equalities, borders, and variables without a diagonal.
+std::unique_ptr<Symbolic> Structure::analyze(const Plan& plan, const Numbering& index,
+                                             bool mixes_cone_rows) const {
+  std::vector<int> row, col;
+  add_entries(plan, index, row, col, mixes_cone_rows);
+  std::vector<bool> has_diagonal(n_, false);
+  for (int j : singleton_column_) has_diagonal[j] = true;
+  for (const FoldedCone& cone : plan.folded) {
+    for (int t = row_start_[cone.start]; t < row_start_[cone.start + 3]; ++t) {
+      has_diagonal[row_column_[t]] = true;
+    }
+  }
+  std::vector<signed char> sign(index.size, -1);
+  std::vector<bool> is_late(index.size, false);
+  for (int i = 0; i < num_zero_; ++i) is_late[index.row[i]] = true;
+  for (int j = 0; j < n_; ++j) {
+    if (index.variable[j] < 0) continue;
+    const int end = P_start_[j + 1];
+    const bool is_quadratic = end > P_start_[j] && P_row_[end - 1] == j;
+    sign[index.variable[j]] = 1;
+    is_late[index.variable[j]] = !is_quadratic && !has_diagonal[j];
+  }
+  for (int stiff : index.border) {
+    sign[stiff + 1] = 1;
+    is_late[stiff] = is_late[stiff + 1] = true;
+  }
+  return std::make_unique<Symbolic>(index.size, row, col, sign, is_late);
+}
+
+void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
+  const Numbering index = number(plan);
+  plan.symbolic = analyze(plan, index, mixes_cone_rows);
+  const Symbolic& symbolic = *plan.symbolic;
+  const SymbolicView symbolic_view = symbolic.view();
+  for (int j = 0; j < n_; ++j) {
+    const int own = index.variable[j];
+    plan.variable_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.variable_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) {
+      plan.P_entry.push_back(symbolic.entry(index.variable[P_row_[k]], own));
+    }
+    for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
+      const int i = A_row_[k];
+      const bool has_place = stands_alone(index, i, mixes_cone_rows);
+      plan.A_entry.push_back(has_place ? symbolic.entry(index.row[i], own) : -1);
+    }
+  }
+  for (int own : index.row) {
+    plan.row_position.push_back(own < 0 ? -1 : symbolic_view.position[own]);
+    plan.row_diagonal.push_back(own < 0 ? -1 : symbolic.entry(own, own));
+  }
+  add_folded_terms(plan, index);
+  place_cones(plan, index, mixes_cone_rows);
+  build_runs(plan);
+}
+
+void Structure::place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const {
+  const Symbolic& symbolic = *plan.symbolic;
+  const int* position = symbolic.view().position;
+  for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
+    if (cones_[k].is_bordered) {
+      const int stiff = index.border[border++];
+      for (int own : {stiff, stiff + 1}) {
+        plan.border_position.push_back(position[own]);
+        plan.border_diagonal.push_back(symbolic.entry(own, own));
+      }
+      for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+        const int column = index.variable[mixed_column_[c]];
+        plan.border_entry.push_back(symbolic.entry(stiff, column));
+        plan.border_entry.push_back(symbolic.entry(stiff + 1, column));
+      }
+      continue;
+    }
+    if (cones_[k].is_condensed()) {
+      for_each_pair(k, [&](int i, int j) {
+        plan.condensed_entry.push_back(symbolic.entry(index.variable[i], index.variable[j]));
+      });
+      continue;
+    }
+    const int* rows = index.row.data() + cones_[k].start;
+    if (rows[0] < 0) continue;
+    for (int a = 0; a < cones_[k].size; ++a) {
+      for (int c = 0; c <= a; ++c) plan.block.push_back(symbolic.entry(rows[a], rows[c]));
+    }
+    if (!mixes_cone_rows) continue;
+    for (int c = mixed_start_[k]; c < mixed_start_[k + 1]; ++c) {
+      for (int a = 0; a < cones_[k].size; ++a) {
+        plan.mixed_entry.push_back(symbolic.entry(rows[a], index.variable[mixed_column_[c]]));
+      }
+    }
+  }
+}
+
+void Structure::build_runs(Plan& plan) const {
+  plan.P_run = find_runs(plan.P_entry);
+  plan.A_run = find_runs(plan.A_entry);
+  std::vector<bool> is_assigned(static_cast<size_t>(plan.symbolic->storage()), false);
+  auto assign = [&](const std::vector<long>& entries, size_t count) {
+    for (size_t k = 0; k < count; ++k) {
+      if (entries[k] >= 0) is_assigned[static_cast<size_t>(entries[k])] = true;
+    }
+  };
+  assign(plan.P_entry, plan.P_entry.size());
+  assign(plan.A_entry, plan.A_entry.size());
+  assign(plan.row_diagonal, static_cast<size_t>(num_linear_));
+  assign(plan.border_diagonal, plan.border_diagonal.size());
+  assign(plan.border_entry, plan.border_entry.size());
+  // The upper part of a dense diagonal block is never read.
+  const SymbolicView symbolic = plan.symbolic->view();
+  for (int k = 0; k < symbolic.num_nodes; ++k) {
+    const Supernode& node = symbolic.nodes[k];
+    for (int i = 0; i < node.width && !node.is_diagonal; ++i) {
+      const auto row = is_assigned.begin() + node.panel + static_cast<long>(i) * node.width;
+      std::fill(row + i + 1, row + node.width, true);
+    }
+  }
+  std::vector<long> left;
+  for (long k = 0; k < plan.symbolic->storage(); ++k) {
+    if (!is_assigned[static_cast<size_t>(k)]) left.push_back(k);
+  }
+  plan.clear_run = find_runs(left);
+}
+
+}  // namespace cvxlayer
