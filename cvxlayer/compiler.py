@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
-from cvxlayer.program.cone_derivative import ConeDerivative
+from cvxlayer.program.cone_derivative import ConeDerivative, LinearizedDerivative
 from cvxlayer.program.coordinates import Coordinates
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.objective import add_value_cotangent, objective_value
@@ -358,7 +358,7 @@ def compile_problem(
 
 
 @functools.cache
-def default_derivative() -> ConeDerivative:
+def default_derivative() -> LinearizedDerivative:
     """Return the derivative engine used when none is named."""
     from cvxlayer.differentiate.native import NativeDerivative  # needs the compiled core
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from cvxlayer.compiler import CompiledProgram, ConeDerivative, default_derivative
+from cvxlayer.compiler import CompiledProgram, default_derivative
 from cvxlayer.differentiate.cone_rules import ConeData, Point, Solved, Statistics
-from cvxlayer.errors import OptionError, SolverError, Status
+from cvxlayer.errors import OptionError, SolverError, Status, UnsupportedDerivativeError
 from cvxlayer.evaluation import Evaluator, warn_inaccurate, warn_not_unique
 from cvxlayer.program.batch import ConeProgramBatch
+from cvxlayer.program.cone_derivative import LinearizedDerivative
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 from cvxlayer.solve.backend import Settings
 
@@ -42,8 +43,15 @@ class ConeCalls:
         return self.evaluator.program
 
     @functools.cached_property
-    def _derivative(self) -> ConeDerivative:
-        return self.evaluator.derivative(self.settings) or default_derivative()
+    def _derivative(self) -> LinearizedDerivative:
+        derivative = self.evaluator.derivative(self.settings) or default_derivative()
+        if not isinstance(derivative, LinearizedDerivative):
+            raise UnsupportedDerivativeError(
+                f"The derivative of the solver {self.evaluator.options.backend.name!r}, "
+                f"`{type(derivative).__name__}`, has a `vjp` alone, which serves reverse mode "
+                "outside of transforms. Let `derivative` of the solver return None for ours."
+            )
+        return derivative
 
     @functools.cached_property
     def _prepared(self) -> Any:

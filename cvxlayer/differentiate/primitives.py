@@ -19,7 +19,6 @@ from cvxlayer.differentiate.residual_map import (
     ComplementaryPoint,
     DenseProgram,
     KktMatrix,
-    central_path_parameter,
     polish,
     residual,
     return_to_central_path,
@@ -57,6 +56,7 @@ def refine(
         is_active=np.zeros((batch.size, m), np.int8),
         has_solution=np.array([Status(code).has_solution for code in solution.status], bool),
         residual=np.zeros(batch.size),
+        smoothing=(smoothing := np.zeros(batch.size)),
     )
     for row in np.flatnonzero(point.has_solution).tolist():
         program, scaling, is_present = _equilibrated(batch, row)
@@ -76,6 +76,7 @@ def refine(
         point.v[row, is_present] = y / balance - s * balance
         point.is_active[row, np.flatnonzero(is_present)[: len(found.is_active)]] = found.is_active
         point.residual[row] = _relative_residual(program, found)
+        smoothing[row] = found.smoothing
     return point
 
 
@@ -252,9 +253,12 @@ def _projection_root(
     """Return S of the scaled program: y and s have units of their own, v has not."""
     v, balance = point.v[row, is_present], point.balance[row, is_present]
     is_active = point.is_active[row, is_present][: program.cones.num_linear] > 0
-    dual = point.y[row, is_present] / balance
+    mu = 0.0 if point.smoothing is None else float(point.smoothing[row])
+    # Apart from the central path, v alone tells: a rule may have moved it.
+    dual = ComplementaryPoint(program.cones, point.x[row], v, is_active).y
+    if mu > 0.0:
+        dual = point.y[row, is_present] / balance
     y, s = scaling.cost * balance * dual / scaling.row, scaling.row * (dual - v) / balance
-    mu = central_path_parameter(program.cones, y, s)
     return ComplementaryPoint(program.cones, point.x[row], y - s, is_active, mu).projection_root()
 
 

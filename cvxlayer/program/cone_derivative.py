@@ -36,6 +36,11 @@ class ConeDerivative(Protocol):
         """Return the cotangent of the data."""
         ...
 
+
+@runtime_checkable
+class LinearizedDerivative(ConeDerivative, Protocol):
+    """One that also offers what forward mode, transforms and second derivatives are made of."""
+
     def refine(
         self,
         prepared: Any,
@@ -88,7 +93,7 @@ class ConeDerivative(Protocol):
 
 
 class AbstractReverseDerivative(abc.ABC):
-    """The part of a `ConeDerivative` that pulls cotangents back, once, and refuses the rest."""
+    """The part of a `LinearizedDerivative` besides pulling cotangents back once: refused."""
 
     @property
     @abc.abstractmethod

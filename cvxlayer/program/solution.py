@@ -79,8 +79,8 @@ class LinearizationPoint:
 
     Attributes:
         x: primal.
-        y: ω Π(v), onto K*; zero on linear rows that are not active. Where the point lies on the
-            central path instead, yᵀs > 0 tells so.
+        y: ω Π(v), onto K*; zero on linear rows that are not active. On the central path that of
+            the solver.
         v: y/ω − ω s with ω = `balance`; −∞ on linear rows whose bound is infinite.
         balance: ω, one on linear rows and on curved cones where y and s are of comparable size.
             Elsewhere positive and constant on the cone, so that v holds the digits of both.
@@ -90,6 +90,8 @@ class LinearizationPoint:
         has_solution: which instances have one.
         residual: ‖(Px + Aᵀy + q, Ax + s − b)‖∞ of each instance in equilibrated scaling,
             relative to the largest number among x, v, q and b.
+        smoothing: μ, in equilibrated scaling, of instances whose symmetric cones are taken on the
+            central path, and 0 of others; None for 0 of all.
     """
 
     x: Float[np.ndarray, "batch n"]
@@ -99,6 +101,7 @@ class LinearizationPoint:
     is_active: Int[np.ndarray, "batch m"]
     has_solution: Bool[np.ndarray, " batch"]
     residual: Float[np.ndarray, " batch"]
+    smoothing: Float[np.ndarray, " batch"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
