@@ -205,6 +205,8 @@ batch = random_batch(np.random.default_rng(0), n=20, cones=ConeProduct(2, 40), b
 engine = get_backend({name!r})
 for _ in range(3):
     engine.solve(engine.setup(batch.structure), batch, Settings(threads=4))
+# A process that was started in the background of a shell ignores the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(5)
