@@ -14,6 +14,32 @@ from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeP
 from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
+_Rows = np.ndarray
+_Solved = tuple[
+    int, _Rows, _Rows, _Rows, _Rows,  # batch, P, q, A, b
+    _Rows, _Rows, _Rows, _Rows, _Rows,  # x, y, s, status, active rows
+    _Rows | None, _Rows | None,  # the scaling of the solve
+]  # fmt: skip
+
+
+def _solved(batch: ConeProgramBatch, solution: ConeSolution) -> _Solved:
+    """Return what the core reads of a batch and its solutions, in its order."""
+    scale, cost = solution.scaling or (None, None)
+    return (
+        batch.size,
+        batch.P,
+        batch.q,
+        batch.A,
+        batch.b,
+        solution.x,
+        solution.y,
+        solution.s,
+        np.ascontiguousarray(solution.status, np.int8),
+        np.ascontiguousarray(solution.is_active, np.int8),
+        scale,
+        cost,
+    )
+
 
 def pull_back(
     engine: _native.Engine,
@@ -59,17 +85,7 @@ def pull_back(
     )
     residual = np.empty(size)
     engine.pull_back(
-        size,
-        batch.P,
-        batch.q,
-        batch.A,
-        batch.b,
-        solution.x,
-        solution.y,
-        solution.s,
-        np.ascontiguousarray(solution.status, np.int8),
-        np.ascontiguousarray(solution.is_active, np.int8),
-        *(solution.scaling or (None, None)),
+        *_solved(batch, solution),
         x_bar,
         y_bar,
         s_bar,
@@ -106,17 +122,7 @@ def refine(
     is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, np.int8)
     residual = np.empty(size)
     engine.refine(
-        size,
-        batch.P,
-        batch.q,
-        batch.A,
-        batch.b,
-        solution.x,
-        solution.y,
-        solution.s,
-        np.ascontiguousarray(solution.status, np.int8),
-        np.ascontiguousarray(solution.is_active, np.int8),
-        *(solution.scaling or (None, None)),
+        *_solved(batch, solution),
         x,
         y,
         v,

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from cvxlayer.differentiate.array_ops import ArrayOps
-from cvxlayer.differentiate.backward import Exact
 from cvxlayer.differentiate.linear_solvers import LARGEST_DENSE
 from cvxlayer.families.anderson import Anderson
 from cvxlayer.families.conditions import (
@@ -17,7 +16,7 @@ from cvxlayer.families.conditions import (
     MinimumCondition,
     RootCondition,
 )
-from cvxlayer.families.implicit_function import ImplicitFunction, Options, read_on_failure
+from cvxlayer.families.implicit_function import ImplicitFunction, Options
 from cvxlayer.families.interior_point import InteriorPoint
 from cvxlayer.families.iteration import AbstractSolver
 from cvxlayer.families.lbfgs import LBFGS
@@ -76,14 +75,7 @@ class Families:
         Raises:
             OptionError: an option is not valid.
         """
-        options = Options(
-            solver,
-            Exact() if backward is None else backward,
-            tolerance,
-            batch_dims,
-            read_on_failure(on_failure),
-            check,
-        )
+        options = Options.read(solver, backward, tolerance, batch_dims, on_failure, check)
 
         def make(residual: Callable[..., Any]) -> ImplicitFunction:
             return self._make(RootCondition(residual), lambda form: Newton(), options)
@@ -118,14 +110,7 @@ class Families:
         Raises:
             OptionError: an option is not valid.
         """
-        options = Options(
-            solver,
-            Exact() if backward is None else backward,
-            tolerance,
-            batch_dims,
-            read_on_failure(on_failure),
-            check,
-        )
+        options = Options.read(solver, backward, tolerance, batch_dims, on_failure, check)
 
         def make(function: Callable[..., Any]) -> ImplicitFunction:
             return self._make(FixedPointCondition(function), lambda form: Anderson(), options)
@@ -173,14 +158,7 @@ class Families:
             constraints are independent and their multipliers positive. The problem need not
             be convex, but the solvers find stationary points.
         """
-        options = Options(
-            solver,
-            Exact() if backward is None else backward,
-            tolerance,
-            batch_dims,
-            read_on_failure(on_failure),
-            check,
-        )
+        options = Options.read(solver, backward, tolerance, batch_dims, on_failure, check)
 
         def make(objective: Callable[..., Any]) -> ImplicitFunction:
             condition = MinimumCondition(objective, equality, inequality)

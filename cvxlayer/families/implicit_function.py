@@ -53,6 +53,25 @@ class Options:
     on_failure: OnFailure = OnFailure.RAISE
     check: bool = False
 
+    @classmethod
+    def read(
+        cls,
+        solver: Any,
+        backward: Any,
+        tolerance: float | None,
+        batch_dims: int,
+        on_failure: str,
+        check: bool,
+    ) -> Options:
+        """Return the options as the user gave them.
+
+        Raises:
+            OptionError: `on_failure` is not known; the others are checked where they are used.
+        """
+        backward = Exact() if backward is None else backward
+        failure = read_on_failure(on_failure)
+        return cls(solver, backward, tolerance, batch_dims, failure, check)
+
 
 class ImplicitFunction:
     """θ ↦ z with F(z, θ) = 0, made by `root`, `fixed_point` or `argmin`.

@@ -33,7 +33,7 @@ class Layer:
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`; other solvers are called back in Python.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact".
+        derivative: "exact"; the others of `cvxlayer.torch.Layer` are refused at the call.
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 
