@@ -20,8 +20,8 @@ constexpr double kLostPivots = 1e-6;
 // K miss: a lane where one stays above twice that, and above this share, is refined from then on.
 constexpr double kPoorDecrease = 0.9;
 // Few instances need so many iterations for another reason than poor solves: from here on they
-// are refined, and from there on with a smaller δ.
-constexpr int kRefinedFrom = 20, kLoweredFrom = 30;
+// are refined, and this much later with a smaller δ. Cones that are not symmetric need more.
+constexpr int kRefinedFrom = 20, kRefinedFromNonsymmetric = 28, kLoweredAfter = 10;
 
 template <class L>
 struct Refinement {
@@ -37,6 +37,7 @@ struct Refinement {
   V last_primal, last_dual;
   V *top_n, *bottom_m, *work_n, *work_m;
   double refined_share;
+  int refined_from;
   bool refines_once;
 
   void lay_out(const StructureView& view, Arena& arena) {
@@ -46,8 +47,9 @@ struct Refinement {
 
   /// With `once`, lanes that are not active get one pass all the same: condensed cones, where H
   /// spans the square of the magnitudes that s/y does.
-  void start(double tolerance, bool once) {
+  void start(double tolerance, bool once, bool is_symmetric) {
     refines_once = once;
+    refined_from = is_symmetric ? kRefinedFrom : kRefinedFromNonsymmetric;
     active = lowered = lost_pivots = O::none();
     delta = O::splat(kRegularization);
     last_primal = last_dual = O::splat(1.0);
@@ -65,8 +67,8 @@ struct Refinement {
 
   /// A lane has come to this iteration.
   void count(int lane, int iteration) {
-    if (iteration == kRefinedFrom) O::set_mask(active, lane, true);
-    if (iteration != kLoweredFrom || O::get_mask(lowered, lane)) return;
+    if (iteration == refined_from) O::set_mask(active, lane, true);
+    if (iteration != refined_from + kLoweredAfter || O::get_mask(lowered, lane)) return;
     O::set_mask(lowered, lane, true);
     O::set(delta, lane, kCarefulRegularization);
   }

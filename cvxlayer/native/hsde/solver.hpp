@@ -84,7 +84,7 @@ struct HsdeSolver {
         settings.eps_abs > settings.eps_rel ? settings.eps_abs : settings.eps_rel;
     inaccurate_merit =
         kInaccurateFactor * (tolerance < kDefaultTolerance ? kDefaultTolerance / tolerance : 1.0);
-    refinement.start(tolerance, structure->has_condensed);
+    refinement.start(tolerance, structure->has_condensed, structure->is_symmetric);
     provisional_merit = clamp(structure->num_cones > 0 ? 0.0 : kSettled / tolerance,
                               kProvisionalMerit, kLinearMerit);
     goal = settings.stops_early && structure->num_cones == 0 ? provisional_merit : 1.0;
