@@ -29,8 +29,9 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 // A step may use up this much of a coordinate that has a sign.
 constexpr double kSignFraction = 0.999;
-// Outside the cone by less than this share of the way from where a step begins.
-constexpr double kAtBoundary = 0.01;
+// Outside the cone by less than this share of the way from where a step begins, the chord from
+// there is taken: no nearer to the boundary, which is worth an iteration in ten (0.05 to 0.5 do).
+constexpr double kAtBoundary = 0.15;
 constexpr int kMaxBoundarySteps = 30;
 constexpr int kMaxRootSteps = 100;  // bisection alone narrows any bracket in these
 // Closer to the central path than this, the update of the Hessian is 0/0.
