@@ -16,7 +16,8 @@ import numpy as np
 from cvxlayer.compiler import CompiledProgram, default_derivative
 from cvxlayer.differentiate.cone_rules import ConeData, Point, Solved, Statistics
 from cvxlayer.errors import OptionError, SolverError, Status, UnsupportedDerivativeError
-from cvxlayer.evaluation import Evaluator, warn_inaccurate, warn_not_unique
+from cvxlayer.evaluation import Evaluator
+from cvxlayer.notices import warn_inaccurate, warn_not_unique
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.cone_derivative import LinearizedDerivative
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-import types
-import warnings
+import itertools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,14 +24,9 @@ from cvxlayer.compiler import (
     lagrangian_derivative,
     least_squares_derivative,
 )
-from cvxlayer.errors import (
-    DerivativeWarning,
-    InaccurateWarning,
-    ParameterValueError,
-    SolverError,
-    Status,
-)
+from cvxlayer.errors import ParameterValueError, SolverError, Status
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
+from cvxlayer.notices import batch_index, warn_inaccurate, warn_not_unique
 from cvxlayer.options import (
     LPGD,
     DerivativeMode,
@@ -52,8 +46,9 @@ from cvxlayer.program.parameters import (
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
 from cvxlayer.solve.backend import Settings, parse_settings
 
-# Where the derivative is unique, the adjoint system is solved to rounding, far below this.
-_LARGE_ADJOINT_RESIDUAL = 1e-6
+# All that live in this process, by number.
+_evaluators: weakref.WeakValueDictionary[int, Evaluator] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], tuple[np.ndarray | None, ...]]
 """(cotangents of some arrays, which inputs need one) ↦ cotangents of the inputs."""
@@ -199,11 +194,21 @@ class Evaluator:
         program: what is solved and differentiated.
         options: how.
         rules: what the values of each parameter must satisfy.
+        number: what it is known by where only numbers can be passed; see `find_evaluator`.
     """
 
     program: CompiledProgram
     options: LayerOptions
     rules: tuple[InputRule, ...]
+    number: int = dataclasses.field(default_factory=lambda: next(_numbers), init=False)
+
+    def __post_init__(self) -> None:
+        _evaluators[self.number] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled one, under a number of this process."""
+        self.__dict__.update(state, number=next(_numbers))
+        _evaluators[self.number] = self
 
     def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """Return one value per parameter in call order; see `bind_values`."""
@@ -298,6 +303,21 @@ class Evaluator:
         return self
 
 
+def find_evaluator(number: int) -> Evaluator:
+    """Return the evaluator of this process that has the number.
+
+    Raises:
+        RuntimeError: it is gone, or was another process's.
+    """
+    evaluator = _evaluators.get(number)
+    if evaluator is None:
+        raise RuntimeError(
+            "A compiled function called a layer that is gone, or lives in another process. Keep "
+            "the layer alive as long as the function; do not load an exported program elsewhere."
+        )
+    return evaluator
+
+
 def build_evaluator(
     problem: Any,
     parameters: Sequence[Any] | None,
@@ -341,60 +361,3 @@ def build_evaluator(
 def _rules(program: CompiledProgram) -> tuple[InputRule, ...]:
     pairs = zip(program.parameters, program.infinite_sides, strict=True)
     return tuple(InputRule.of(*pair) for pair in pairs)
-
-
-def batch_index(row: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
-    """Return where a row is in the batch, as users write it."""
-    if len(shape) == 1:
-        return row
-    return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
-
-
-def _levels_to_caller() -> int:
-    """Return the `stacklevel` at which a warning points at the code that called the layer."""
-    # Level 0 is this function itself.
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and _package(frame) in ("cvxlayer", "torch", "jax"):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def _package(frame: types.FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def warn_not_unique(residual: np.ndarray, batch_shape: tuple[int, ...]) -> None:
-    """Warn if some row's linear system was not solved: its derivative is not unique.
-
-    Args:
-        residual: relative residual of each row.
-        batch_shape: the batch dimensions, to name the worst row.
-    """
-    if residual.max(initial=0.0) <= _LARGE_ADJOINT_RESIDUAL:
-        return
-    worst = int(np.argmax(residual))
-    count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
-    warnings.warn(
-        f"The derivative is not unique, or badly conditioned, in {count} of "
-        f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
-        f"of {residual[worst]:.1e} at batch index {batch_index(worst, batch_shape)}, above "
-        f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
-        "solution; a small quadratic term in the objective usually makes it unique.",
-        DerivativeWarning,
-        stacklevel=_levels_to_caller(),
-    )
-
-
-def warn_inaccurate(cone: ConeSolution) -> None:
-    """Warn if some rows stopped short of the tolerance."""
-    inaccurate = cone.status == Status.INACCURATE
-    count = int(np.count_nonzero(inaccurate))
-    if count:
-        residuals = np.maximum(np.maximum(cone.primal_residual, cone.dual_residual), cone.gap)
-        warnings.warn(
-            f"{count} of {len(inaccurate)} rows of the batch stopped short of the tolerance; "
-            f"their worst residual is {residuals[inaccurate].max():.1e}. Their values are "
-            "returned; for more accuracy raise `max_iters` or rescale the problem.",
-            InaccurateWarning,
-            stacklevel=_levels_to_caller(),
-        )

@@ -13,7 +13,8 @@ import numpy as np
 from jax.core import Tracer
 
 from cvxlayer.errors import OptionError, ParameterValueError, SolverError, Status
-from cvxlayer.evaluation import Evaluator, batch_index, warn_inaccurate
+from cvxlayer.evaluation import Evaluator
+from cvxlayer.notices import batch_index, warn_inaccurate
 from cvxlayer.inputs import batch_inputs, check_shapes
 from cvxlayer.jax import cone
 from cvxlayer.jax.plan import Answer, Plan, plan_of

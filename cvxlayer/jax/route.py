@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cvxlayer.errors import SolverError, Status
-from cvxlayer.evaluation import warn_inaccurate, warn_not_unique
+from cvxlayer.notices import warn_inaccurate, warn_not_unique
 from cvxlayer.options import LayerOptions
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramStructure
 from cvxlayer.program.registered import (

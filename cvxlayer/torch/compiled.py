@@ -2,22 +2,23 @@
 """The layer for compilers (`torch.compile`, `torch.export`): one custom operator, no graph break.
 
 A compiler cannot look into the core, so it is told the shapes of what comes out and which other
-operator is the derivative. Operators take tensors and numbers only: a layer is known by a number.
+operator is the derivative. Operators take tensors, numbers and strings only: a layer is known by
+its evaluator's number, the settings of a call are written out.
 """
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from cvxlayer.errors import UnsupportedDerivativeError
-from cvxlayer.evaluation import Evaluation, Evaluator
+from cvxlayer.evaluation import Evaluation, Evaluator, find_evaluator
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.torch.conversion import (
     as_tensors,
@@ -28,35 +29,37 @@ from cvxlayer.torch.conversion import (
     to_tensors,
 )
 
-_evaluators: weakref.WeakValueDictionary[int, Evaluator] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
 # What the derivative needs of a solution: x, y, s, status, is_active.
 _NUM_KEPT = 5
 
 
-def register(evaluator: Evaluator) -> int:
-    """Return the number by which the operators know a layer, as long as it lives."""
-    number = next(_numbers)
-    _evaluators[number] = evaluator
-    return number
+def can_call(solver_args: Mapping[str, Any] | None) -> bool:
+    """Tell whether the operator can take the settings of a call."""
+    values = (solver_args or {}).values()
+    return all(value is None or isinstance(value, bool | int | float | str) for value in values)
 
 
-def call(evaluator: Evaluator, number: int, values: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+def call(
+    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+) -> tuple[torch.Tensor, ...]:
     """Return the outputs of a layer, inside of a function that is being compiled."""
     tensors, dtype = as_tensors(evaluator, values)
-    results = torch.ops.cvxlayer.solve(tensors, number, dtype)
+    # The compiler can follow this, but not the json module.
+    pairs = ", ".join([f"{name!r}: {value!r}" for name, value in (solver_args or {}).items()])
+    results = torch.ops.cvxlayer.solve(tensors, evaluator.number, f"{{{pairs}}}", dtype)
     return tuple(results[:-_NUM_KEPT])
 
 
 @torch.library.custom_op(
     "cvxlayer::solve",
     mutates_args=(),
-    schema="(Tensor[] values, int layer, ScalarType dtype) -> Tensor[]",
+    schema="(Tensor[] values, int layer, str solver_args, ScalarType dtype) -> Tensor[]",
 )
-def _solve(values: Any, layer: Any, dtype: Any) -> Any:
-    evaluator = _find(layer)
+def _solve(values: Any, layer: Any, solver_args: Any, dtype: Any) -> Any:
+    evaluator = find_evaluator(layer)
     arrays = [to_numpy(value) for value in values]
-    evaluation = evaluator.evaluate(arrays, [machine_epsilon(value) for value in values])
+    epsilons = [machine_epsilon(value) for value in values]
+    evaluation = evaluator.evaluate(arrays, epsilons, ast.literal_eval(solver_args))
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(None)
     cone = evaluation.solution.cone
@@ -66,8 +69,9 @@ def _solve(values: Any, layer: Any, dtype: Any) -> Any:
 
 
 @_solve.register_fake
-def _(values: Any, layer: Any, dtype: Any) -> Any:
-    evaluator = _find(layer)
+def _(values: Any, layer: Any, solver_args: Any, dtype: Any) -> Any:
+    del solver_args
+    evaluator = find_evaluator(layer)
     shapes = (
         value.shape[: value.ndim - len(rule.spec.shape)]
         for rule, value in zip(evaluator.rules, values, strict=True)
@@ -93,11 +97,14 @@ def _(values: Any, layer: Any, dtype: Any) -> Any:
 @torch.library.custom_op(
     "cvxlayer::pull_back",
     mutates_args=(),
-    schema="(Tensor[] values, Tensor[] kept, Tensor?[] cotangents, bool[] needs, int layer)"
-    " -> Tensor[]",
+    schema="(Tensor[] values, Tensor[] kept, Tensor?[] cotangents, bool[] needs, int layer,"
+    " str solver_args) -> Tensor[]",
 )
-def _pull_back(values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any) -> Any:
-    evaluation = _restored(_find(layer), values, kept)
+def _pull_back(
+    values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any, solver_args: Any
+) -> Any:
+    settings = ast.literal_eval(solver_args)
+    evaluation = _restored(find_evaluator(layer), values, kept, settings)
     bars = [None if bar is None else to_numpy(bar) for bar in cotangents]
     found = evaluation.pull_back_outputs(bars, needs)
     return [
@@ -108,8 +115,8 @@ def _pull_back(values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any) 
 
 
 @_pull_back.register_fake
-def _(values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any) -> Any:
-    del kept, cotangents, layer
+def _(values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any, solver_args: Any) -> Any:
+    del kept, cotangents, layer, solver_args
     # New memory, dense whatever the strides of the values.
     return [
         torch.empty(value.shape, dtype=value.dtype, device=value.device)
@@ -118,7 +125,7 @@ def _(values: Any, kept: Any, cotangents: Any, needs: Any, layer: Any) -> Any:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    values, ctx.layer, _ = inputs
+    values, ctx.layer, ctx.solver_args, _ = inputs
     kept = output[-_NUM_KEPT:]
     ctx.mark_non_differentiable(*kept)
     ctx.save_for_backward(*values, *kept)
@@ -128,25 +135,20 @@ def _backward(ctx: Any, bars: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
     values, kept = ctx.saved_tensors[:-_NUM_KEPT], ctx.saved_tensors[-_NUM_KEPT:]
     needs = [value.requires_grad for value in values]
     cotangents = list(bars[:-_NUM_KEPT])
-    found = iter(torch.ops.cvxlayer.pull_back(values, kept, cotangents, needs, ctx.layer))
-    return [next(found) if need else None for need in needs], None, None
+    found = iter(
+        torch.ops.cvxlayer.pull_back(values, kept, cotangents, needs, ctx.layer, ctx.solver_args)
+    )
+    return [next(found) if need else None for need in needs], None, None, None
 
 
 _solve.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _find(number: int) -> Evaluator:
-    evaluator = _evaluators.get(number)
-    if evaluator is None:
-        raise RuntimeError(
-            "A compiled function called a layer that is gone, or lives in another process. Keep "
-            "the layer alive as long as the function; do not load an exported program elsewhere."
-        )
-    return evaluator
-
-
 def _restored(
-    evaluator: Evaluator, values: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]
+    evaluator: Evaluator,
+    values: Sequence[torch.Tensor],
+    kept: Sequence[torch.Tensor],
+    solver_args: Mapping[str, Any],
 ) -> Evaluation:
     """Return the evaluation whose solutions were kept."""
     x, y, s, status, is_active = (part.numpy(force=True) for part in kept)
@@ -158,4 +160,5 @@ def _restored(
             "out `mode`, or call the layer outside."
         )
     epsilons = [machine_epsilon(value) for value in values]
-    return evaluator.evaluate([to_numpy(value) for value in values], epsilons, known=cone)
+    arrays = [to_numpy(value) for value in values]
+    return evaluator.evaluate(arrays, epsilons, solver_args, known=cone)

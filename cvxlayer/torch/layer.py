@@ -12,11 +12,7 @@ from cvxlayer.evaluation import Evaluator, build_evaluator
 from cvxlayer.options import Derivative
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
-from cvxlayer.torch import compiled, ops, transforms
-
-# What one operator cannot do is done outside of the compiled graph.
-_call_uncompiled: Any = torch.compiler.disable(ops.call)
-_solve_uncompiled: Any = torch.compiler.disable(ops.solve)
+from cvxlayer.torch import ops
 
 
 class Layer(torch.nn.Module):
@@ -74,7 +70,6 @@ class Layer(torch.nn.Module):
             verbose=verbose,
             unknown=unknown,
         )
-        self._number = compiled.register(self._evaluator)
 
     def forward(
         self,
@@ -106,10 +101,6 @@ class Layer(torch.nn.Module):
             SolverError: an instance was not solved (unless `on_failure="nan"`).
         """
         bound = self._evaluator.bind(values, named)
-        if torch.compiler.is_compiling():
-            if solver_args or warm_start is not None or transforms.are_active():
-                return _call_uncompiled(self._evaluator, bound, solver_args, warm_start)
-            return compiled.call(self._evaluator, self._number, bound)
         return ops.call(self._evaluator, bound, solver_args, warm_start)
 
     def solve(
@@ -121,14 +112,7 @@ class Layer(torch.nn.Module):
     ) -> Solution[torch.Tensor]:
         """Return the whole `Solution`; arguments and errors as of a call."""
         bound = self._evaluator.bind(values, named)
-        if torch.compiler.is_compiling():
-            return _solve_uncompiled(self._evaluator, bound, solver_args, warm_start)
         return ops.solve(self._evaluator, bound, solver_args, warm_start)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled layer, as a layer of this process."""
-        super().__setstate__(state)
-        self._number = compiled.register(self._evaluator)
 
     def extra_repr(self) -> str:
         """Describe inputs, outputs and solver for `print`."""

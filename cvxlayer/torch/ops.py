@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from cvxlayer.evaluation import Evaluation, Evaluator, PullBack, Reading
 from cvxlayer.program.solution import Solution
-from cvxlayer.torch import transforms
+from cvxlayer.torch import compiled, transforms
 from cvxlayer.torch.batched_grads import is_batched
 from cvxlayer.torch.conversion import (
     as_tensors,
@@ -35,6 +35,11 @@ def call(
     warm_start: Any,
 ) -> tuple[torch.Tensor, ...]:
     """Return the outputs of a layer for one value per parameter, in call order."""
+    if torch.compiler.is_compiling():
+        is_plain = warm_start is None and not transforms.are_active()
+        if is_plain and compiled.can_call(solver_args):
+            return compiled.call(evaluator, values, solver_args)
+        return _call_uncompiled(evaluator, values, solver_args, warm_start)
     tensors, dtype = as_tensors(evaluator, values)
     if transforms.are_active():
         return transforms.call(evaluator, tensors, dtype, solver_args, warm_start)
@@ -51,6 +56,8 @@ def solve(
     warm_start: Any,
 ) -> Solution[torch.Tensor]:
     """Return the whole `Solution` for one value per parameter, in call order."""
+    if torch.compiler.is_compiling():
+        return _solve_uncompiled(evaluator, values, solver_args, warm_start)
     tensors, dtype = as_tensors(evaluator, values)
     if transforms.are_active():
         return transforms.solve(evaluator, tensors, dtype, solver_args, warm_start)
@@ -59,6 +66,11 @@ def solve(
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(solution)
     return solution
+
+
+# What one operator cannot do is done outside of the compiled graph.
+_call_uncompiled: Any = torch.compiler.disable(call)
+_solve_uncompiled: Any = torch.compiler.disable(solve)
 
 
 def _report(

@@ -12,7 +12,7 @@ from tests.architecture.sources import SOURCES, Source
 
 COMMON = {"errors", "cones", "program"}
 STAGES = {"canonicalize", "solve", "differentiate"}
-CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "options", "solve.backend"}
+CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "notices", "options", "solve.backend"}
 # The rules of cone programs know no engine: frameworks register them.
 RULES = {"differentiate.cone_rules", "differentiate.cone_pattern"}
 # Nor do those of any residual, nor the choices a user has: the adapters register and export them.
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "compiler": COMMON | STAGES,
     "domains": COMMON,
     "inputs": COMMON | {"domains"},
+    "notices": COMMON,
     "options": COMMON | {"solve"},
     "evaluation": CALL,
     "tracing": CALL | RULES,

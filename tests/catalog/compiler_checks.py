@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import cvxlayer
 from cvxlayer.errors import ParameterValueError, SolverError
 from cvxlayer.torch import Layer
 from tests.catalog.smooth_layers import smooth_layer
@@ -139,11 +140,26 @@ def bad_values(backend: str) -> None:
         _compiled(_between("nan"), backend)(torch.full((3, 2), torch.nan))
 
 
+def settings_of_a_call(backend: str) -> None:
+    layer, values = _layer("second-order"), _values("second-order", 2)
+    with pytest.raises(SolverError, match="MAX_ITERATIONS"):
+        _compiled(lambda *v: layer(*v, solver_args={"max_iters": 1}), backend)(*values)
+    options = {"eps": 1e-6, "max_iters": 50}
+    loss = _loss(lambda *v: layer(*v, solver_args=options))
+    _same_value_and_gradients(loss, _compiled(loss, backend), values)
+
+
+def layers_of_any_framework(backend: str) -> None:
+    case = smooth_layer("second-order")
+    loss = _loss(cvxlayer.Layer(*case.build(), **case.options()))
+    _same_value_and_gradients(loss, _compiled(loss, backend), _values("second-order", 2))
+
+
 def the_rest_is_done_outside_of_the_graph(backend: str) -> None:
     layer, values = _layer("quadratic"), _values("quadratic", 2)
-    options = {"eps": 1e-9}
-    fast = torch.compile(lambda *v: layer(*v, solver_args=options)[0] + 1.0, backend=backend)
-    _close(fast(*values), layer(*values, solver_args=options)[0] + 1.0)
+    start = layer.solve(*values)
+    fast = torch.compile(lambda *v: layer(*v, warm_start=start)[0] + 1.0, backend=backend)
+    _close(fast(*values), layer(*values, warm_start=start)[0] + 1.0)
     fast = torch.compile(lambda *v: layer.solve(*v).value * 2.0, backend=backend)
     inputs = [value.requires_grad_() for value in values]
     found, expected = fast(*inputs).sum(), 2.0 * layer.solve(*inputs).value.sum()
@@ -154,7 +170,7 @@ def operators_are_what_they_claim(backend: str) -> None:
     layer, values = _layer("second-order"), _values("second-order", 2)
     inputs = [value.requires_grad_() for value in values]
     operator = torch.ops.cvxlayer.solve.default
-    torch.library.opcheck(operator, (inputs, layer._number, torch.float64))
+    torch.library.opcheck(operator, (inputs, layer._evaluator.number, "{}", torch.float64))
 
 
 class _Model(torch.nn.Module):
@@ -191,6 +207,8 @@ CHECKS = [
     copies_and_pickles,
     failed_rows,
     bad_values,
+    settings_of_a_call,
+    layers_of_any_framework,
     the_rest_is_done_outside_of_the_graph,
     operators_are_what_they_claim,
     exported_programs,

@@ -235,9 +235,14 @@ struct Power {
     const V x = v[0], y = v[1], z = O::abs(v[2]), zero{};
     const double beta = 1.0 - alpha;
     Regions at;
-    at.is_inside = O::ge(x, zero) & O::ge(y, zero) & O::ge(weighted_mean(alpha, x, y), z);
-    at.is_polar = O::le(x, zero) & O::le(y, zero) &
-                  O::ge(weighted_mean(alpha, x * (-1.0 / alpha), y * (-1.0 / beta)), z);
+    // Means are what this costs, and most points need neither.
+    at.is_inside = O::ge(x, zero) & O::ge(y, zero);
+    if (O::any(at.is_inside)) at.is_inside = at.is_inside & O::ge(weighted_mean(alpha, x, y), z);
+    at.is_polar = O::le(x, zero) & O::le(y, zero);
+    if (O::any(at.is_polar)) {
+      const V mean = weighted_mean(alpha, x * (-1.0 / alpha), y * (-1.0 / beta));
+      at.is_polar = at.is_polar & O::ge(mean, z);
+    }
     at.is_on_edge = O::le(z, kSmallestShare * O::max(O::abs(x), O::abs(y)));
     return at;
   }
