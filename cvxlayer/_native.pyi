@@ -47,10 +47,32 @@ class SparseMap:
 
     def __init__(self, num_columns: int, start: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
 
+class LayerRun:
+    """A plain call of a layer that was solved."""
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether every row is."""
+
+    def results(self) -> tuple:
+        """
+        x, y, s, status, iterations, three residuals, the active rows, (d, e) and the cost factors, as arrays that keep this alive.
+        """
+
+    def pull_back(self, outputs_bar: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None], values_bar: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')] | None], residual: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], bound: float) -> bool:
+        """
+        Write the cotangents of the values from those of the outputs, and the residual of each row's linear system; return whether none is above the bound.
+        """
+
 class LayerProgram:
     """A whole compiled program, for code that runs without Python."""
 
     def __init__(self, engine: Engine, part_sizes: Sequence[int], blocks: Sequence[tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]]], has_bounds: bool, constant_row: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_column: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], constant_weight: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], outputs: Sequence[tuple[int, SparseMap, SparseMap, SparseMap, SparseMap, tuple[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], Sequence[tuple[int, SparseMap, SparseMap, SparseMap]]], bool]]) -> None: ...
+
+    def run(self, values: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]], batch: int, eps_abs: float, eps_rel: float, max_iterations: int, polish: bool, threads: int, width: int, outputs: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')]]) -> LayerRun:
+        """
+        Solve a batch and write its outputs, unless a row is not solved; None if a value is not finite.
+        """
 
 def register_program(number: int, program: LayerProgram) -> None:
     """

@@ -20,12 +20,12 @@ from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.cone_derivative import ConeDerivative, LinearizedDerivative
 from cvxlayer.program.coordinates import Coordinates
 from cvxlayer.program.engine import count_threads
+from cvxlayer.program.native_program import build_native_program
 from cvxlayer.program.objective import add_value_cotangent, objective_value
 from cvxlayer.program.parameters import OutputSpec, ParameterSpec
 from cvxlayer.program.parametric import AffineAdjoint, ParametricConeProgram
-from cvxlayer.program.recovery import RecoveredOutput, Recovery
+from cvxlayer.program.recovery import RecoveredOutput, Recovery, pull_back_outputs
 from cvxlayer.program.solution import ConeSolution
-from cvxlayer.program.sparse_map import Term, apply_adjoints
 from cvxlayer.solve.backend import AbstractBackend, Settings
 
 _LAST_WITH_SOLUTION = int(Status.INACCURATE)
@@ -88,7 +88,9 @@ class ProgramSolution:
         """
         threads = count_threads(self.settings.threads)
         return tuple(
-            _read(self.cone, self.failed, self.program.recovery.duals[place], self.theta, threads)
+            self.program.recovery.duals[place].read_solved(
+                self.cone, self.theta, self.failed, threads
+            )
             for place in self.program.recovery.find_duals(constraint)
         )
 
@@ -121,6 +123,21 @@ class CompiledProgram:
         """The outputs, in call order."""
         return tuple(output.spec for output in self.recovery.outputs)
 
+    @functools.cached_property
+    def is_linear(self) -> bool:
+        """Whether real values are θ itself, and outputs affine in x, y and θ."""
+        specs = (*self.parameters, *self.outputs)
+        return (
+            self.coordinates.is_identity
+            and not any(spec.is_complex for spec in specs)
+            and not any(output.is_log for output in self.recovery.outputs)
+        )
+
+    @functools.cached_property
+    def native(self) -> Any:
+        """The same in the core; see `NativeRun`."""
+        return build_native_program(self.program, self.recovery)
+
     @property
     def infinite_sides(self) -> tuple[np.ndarray, ...]:
         """Where the entries of each parameter may be infinite; see `find_infinite_sides`."""
@@ -145,6 +162,7 @@ class CompiledProgram:
         settings: Settings | None = None,
         batch: int | None = None,
         known: ConeSolution | None = None,
+        begun: ConeSolution | None = None,
     ) -> ProgramSolution:
         """Solve a batch.
 
@@ -156,6 +174,7 @@ class CompiledProgram:
             settings: its settings.
             batch: number of instances; by default the largest number of rows.
             known: the solutions, where they are known already.
+            begun: what the first pass of the solver left, where it has run already.
 
         Returns:
             One row for each instance, in user scaling; a failed one has a status and NaN.
@@ -166,13 +185,15 @@ class CompiledProgram:
         threads = count_threads(settings.threads)
         theta = self.coordinates.apply(values)
         cone_programs = self.program.evaluate(theta, batch, threads)
-        cone = known
+        cone = begun or known
         if cone is None:
             cone = backend.solve(self.prepare(backend), cone_programs, settings)
+        elif begun is not None:
+            backend.finish(self.prepare(backend), cone_programs, settings, cone)
         has_solution = cone.status <= _LAST_WITH_SOLUTION
         failed = None if has_solution.all() else ~has_solution
         outputs = tuple(
-            _read(cone, failed, output, theta, threads) for output in self.recovery.outputs
+            output.read_solved(cone, theta, failed, threads) for output in self.recovery.outputs
         )
         return ProgramSolution(
             self,
@@ -222,7 +243,9 @@ class CompiledProgram:
         part_needs = self.coordinates.spread(needs)
         adjoint = AffineAdjoint(solution.theta, part_needs, threads)
         cotangents = self._pair_with_outputs(outputs_bar, duals_bar)
-        x_bar, y_bar = _pull_back_outputs(solution, cotangents, adjoint, threads)
+        x_bar, y_bar = pull_back_outputs(
+            cotangents, solution.cone, solution.theta, solution.failed, adjoint, threads
+        )
         residual = None
         # Also solved where the reduced data do not depend on the parameters: its residual is
         # what tells a derivative that is not unique.
@@ -281,53 +304,6 @@ class CompiledProgram:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledProgram:
         return self  # immutable
-
-
-def _pull_back_outputs(
-    solution: ProgramSolution,
-    cotangents: Sequence[tuple[RecoveredOutput, np.ndarray]],
-    adjoint: AffineAdjoint,
-    threads: int,
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the cotangents of x and y (None where zero); add those of θ to `adjoint`.
-
-    Rows without a solution are zero, whatever their cotangents hold.
-    """
-    to_x: list[Term] = []
-    to_y: list[Term] = []
-    for output, cotangent in cotangents:
-        if solution.failed is not None:
-            cotangent = np.where(solution.failed[:, None], 0.0, cotangent)
-        if output.is_log:
-            own = output.read(solution.cone.x, solution.cone.y, solution.theta, threads)
-            if solution.failed is not None:
-                own[solution.failed] = 0.0
-            cotangent = cotangent * own
-        if output.from_x is not None:
-            to_x.append((output.from_x, cotangent))
-        if output.from_y is not None:
-            to_y.append((output.from_y, cotangent))
-        if output.from_theta is not None:
-            adjoint.add(output.from_theta, cotangent)
-    size = solution.batch.size
-    return (
-        apply_adjoints(to_x, size, threads) if to_x else None,
-        apply_adjoints(to_y, size, threads) if to_y else None,
-    )
-
-
-def _read(
-    cone: ConeSolution,
-    failed: np.ndarray | None,
-    output: RecoveredOutput,
-    theta: Sequence[np.ndarray],
-    threads: int,
-) -> Float[np.ndarray, "batch size"]:
-    """Return one output of each instance, NaN where there is no solution."""
-    rows = output.read(cone.x, cone.y, theta, threads)
-    if failed is not None:
-        rows[failed] = np.nan
-    return rows
 
 
 def compile_problem(

@@ -84,6 +84,16 @@ class Evaluation:
     solution: ProgramSolution
     is_solved: bool
 
+    @property
+    def cone(self) -> ConeSolution:
+        """The solutions, in canonical scaling."""
+        return self.solution.cone
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the solve."""
+        return self.solution.settings
+
     def read_outputs(self) -> Reading:
         """Return the requested variables and duals."""
         specs = self.solution.program.outputs
@@ -221,6 +231,7 @@ class Evaluator:
         solver_args: Mapping[str, Any] | None = None,
         warm_start: Any = None,
         known: ConeSolution | None = None,
+        begun: ConeSolution | None = None,
     ) -> Evaluation:
         """Check the values, solve the batch and warn about rows that ended early.
 
@@ -230,6 +241,7 @@ class Evaluator:
             solver_args: override those of the layer.
             warm_start: None, or the `Solution` of an earlier call to start from.
             known: the solutions, where the same values were evaluated before.
+            begun: what the solver's first pass left at them; see `CompiledProgram.solve`.
 
         Raises:
             ShapeError: see `batch_inputs` and `read_warm_start`.
@@ -242,7 +254,12 @@ class Evaluator:
             settings = self.settings_of(solver_args, warm_start, inputs.batch_shape)
         backend = self.options.backend
         solution = self.program.solve(
-            inputs.values, backend=backend, settings=settings, batch=inputs.size, known=known
+            inputs.values,
+            backend=backend,
+            settings=settings,
+            batch=inputs.size,
+            known=known,
+            begun=begun,
         )
         if self.options.derivative is not DerivativeMode.EXACT:
             solution = dataclasses.replace(solution, derivative=self.derivative(settings))

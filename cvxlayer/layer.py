@@ -13,6 +13,7 @@ import numpy as np
 from cvxlayer.errors import ParameterValueError
 from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
 from cvxlayer.options import Derivative
+from cvxlayer.plain_call import evaluate_plainly
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
@@ -106,10 +107,11 @@ class Layer:
         ops = _adapter(bound)
         if ops is not None:
             return ops.call(self._evaluator, bound, solver_args, warm_start)
-        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
-        if self._evaluator.must_raise(evaluation):
-            raise evaluation.failure(_report(evaluation, dtype))
-        return _cast(evaluation.read_outputs(), dtype)
+        arrays, epsilons, dtype = _as_arrays(self._evaluator, bound)
+        made = evaluate_plainly(self._evaluator, arrays, epsilons, solver_args, warm_start)
+        if isinstance(made, Evaluation) and self._evaluator.must_raise(made):
+            raise made.failure(_report(made, dtype))
+        return _cast(made.read_outputs(), dtype)
 
     def solve(
         self,
@@ -123,7 +125,8 @@ class Layer:
         ops = _adapter(bound)
         if ops is not None:
             return ops.solve(self._evaluator, bound, solver_args, warm_start)
-        evaluation, dtype = _evaluate(self._evaluator, bound, solver_args, warm_start)
+        arrays, epsilons, dtype = _as_arrays(self._evaluator, bound)
+        evaluation = self._evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
         solution = _report(evaluation, dtype)
         if self._evaluator.must_raise(evaluation):
             raise evaluation.failure(solution)
@@ -157,13 +160,10 @@ def _adapter(values: Sequence[Any]) -> Any:
     return None
 
 
-def _evaluate(
-    evaluator: Evaluator,
-    values: Sequence[Any],
-    solver_args: Mapping[str, Any] | None,
-    warm_start: Any,
-) -> tuple[Evaluation, np.dtype]:
-    """Evaluate at NumPy values; also return the dtype of real results."""
+def _as_arrays(
+    evaluator: Evaluator, values: Sequence[Any]
+) -> tuple[list[np.ndarray], list[float], np.dtype]:
+    """Return wide arrays, the machine epsilon each came with, and the dtype of real results."""
     arrays: list[np.ndarray] = []
     epsilons: list[float] = []
     # Python numbers take part as such, so that they do not widen float32 (NEP 50).
@@ -178,8 +178,7 @@ def _evaluate(
     dtype = np.result_type(*promoting) if promoting else np.dtype(np.float64)
     if dtype.kind not in "fc":
         dtype = np.dtype(np.float64)
-    evaluation = evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
-    return evaluation, np.empty(0, dtype).real.dtype
+    return arrays, epsilons, np.empty(0, dtype).real.dtype
 
 
 def _as_array(spec: ParameterSpec, value: Any) -> np.ndarray:

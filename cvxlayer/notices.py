@@ -13,7 +13,7 @@ from cvxlayer.errors import DerivativeWarning, InaccurateWarning, Status
 from cvxlayer.program.solution import ConeSolution
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
-_LARGE_ADJOINT_RESIDUAL = 1e-6
+LARGE_ADJOINT_RESIDUAL = 1e-6
 
 
 def batch_index(row: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
@@ -43,15 +43,15 @@ def warn_not_unique(residual: np.ndarray, batch_shape: tuple[int, ...]) -> None:
         residual: relative residual of each row.
         batch_shape: the batch dimensions, to name the worst row.
     """
-    if residual.max(initial=0.0) <= _LARGE_ADJOINT_RESIDUAL:
+    if residual.max(initial=0.0) <= LARGE_ADJOINT_RESIDUAL:
         return
     worst = int(np.argmax(residual))
-    count = int(np.count_nonzero(residual > _LARGE_ADJOINT_RESIDUAL))
+    count = int(np.count_nonzero(residual > LARGE_ADJOINT_RESIDUAL))
     warnings.warn(
         f"The derivative is not unique, or badly conditioned, in {count} of "
         f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
         f"of {residual[worst]:.1e} at batch index {batch_index(worst, batch_shape)}, above "
-        f"{_LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
+        f"{LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
         "solution; a small quadratic term in the objective usually makes it unique.",
         DerivativeWarning,
         stacklevel=_levels_to_caller(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,7 @@ class LayerOptions:
     on_failure: OnFailure
     derivative: Derivative = DerivativeMode.EXACT
 
-    @property
+    @functools.cached_property
     def is_native(self) -> bool:
         """Whether the solver is our own engine."""
         return self.backend is get_backend()

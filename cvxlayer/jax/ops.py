@@ -14,11 +14,11 @@ from jax.core import Tracer
 
 from cvxlayer.errors import OptionError, ParameterValueError, SolverError, Status
 from cvxlayer.evaluation import Evaluator
-from cvxlayer.notices import batch_index, warn_inaccurate
 from cvxlayer.inputs import batch_inputs, check_shapes
 from cvxlayer.jax import cone
 from cvxlayer.jax.plan import Answer, Plan, plan_of
 from cvxlayer.jax.pytrees import assemble
+from cvxlayer.notices import batch_index, warn_inaccurate
 from cvxlayer.options import DerivativeMode, read_warm_start
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import ParameterSpec

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cvxlayer.program.parameters import OutputSpec
-from cvxlayer.program.parametric import AffineMap
-from cvxlayer.program.sparse_map import SparseMap, Term, apply_maps
+from cvxlayer.program.parametric import AffineAdjoint, AffineMap
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.sparse_map import SparseMap, Term, apply_adjoints, apply_maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +55,19 @@ class RecoveredOutput:
             result = np.zeros((len(x), self.spec.size))
             result += 0.0 if rest is None else rest
         return np.exp(result) if self.is_log else result
+
+    def read_solved(
+        self,
+        cone: ConeSolution,
+        theta: Sequence[np.ndarray],
+        failed: Bool[np.ndarray, " batch"] | None,
+        threads: int = 1,
+    ) -> Float[np.ndarray, "batch size"]:
+        """Return the output of each instance, NaN in failed rows (None: there are none)."""
+        rows = self.read(cone.x, cone.y, theta, threads)
+        if failed is not None:
+            rows[failed] = np.nan
+        return rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,3 +117,38 @@ class Recovery:
                 "approximation. Write it with an exact cone if you need one."
             )
         return places
+
+
+def pull_back_outputs(
+    cotangents: Sequence[tuple[RecoveredOutput, np.ndarray]],
+    cone: ConeSolution,
+    theta: Sequence[np.ndarray],
+    failed: Bool[np.ndarray, " batch"] | None,
+    adjoint: AffineAdjoint,
+    threads: int = 1,
+) -> tuple[Float[np.ndarray, "batch n"] | None, Float[np.ndarray, "batch m"] | None]:
+    """Return the cotangents of x and y (None where zero); add those of θ to `adjoint`.
+
+    The adjoint of `read_solved`. Failed rows are zero, whatever their cotangents hold.
+    """
+    to_x: list[Term] = []
+    to_y: list[Term] = []
+    for output, cotangent in cotangents:
+        if failed is not None:
+            cotangent = np.where(failed[:, None], 0.0, cotangent)
+        if output.is_log:
+            own = output.read(cone.x, cone.y, theta, threads)
+            if failed is not None:
+                own[failed] = 0.0
+            cotangent = cotangent * own
+        if output.from_x is not None:
+            to_x.append((output.from_x, cotangent))
+        if output.from_y is not None:
+            to_y.append((output.from_y, cotangent))
+        if output.from_theta is not None:
+            adjoint.add(output.from_theta, cotangent)
+    size = len(cone.x)
+    return (
+        apply_adjoints(to_x, size, threads) if to_x else None,
+        apply_adjoints(to_y, size, threads) if to_y else None,
+    )

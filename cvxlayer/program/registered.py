@@ -19,10 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayer import _native
-from cvxlayer.program.engine import prepare_engine
+from cvxlayer.program.native_program import build_native_program
 from cvxlayer.program.parametric import AffineMap, ParametricConeProgram
 from cvxlayer.program.recovery import RecoveredOutput, Recovery
-from cvxlayer.program.sparse_map import SparseMap
 
 Blocks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Finish = Callable[[int, Blocks, tuple[np.ndarray, ...]], str | None]
@@ -78,7 +77,7 @@ def register_program(program: ParametricConeProgram, recovery: Recovery) -> Regi
     registered = RegisteredProgram(number, program, recovery)
     with _lock:
         if number not in _programs:
-            native = _build(registered)
+            native = build_native_program(program, recovery)
             _native.register_program(number, native)
             # The structure too: the engine lives as long as it does.
             _programs[number] = (native, program.structure)
@@ -167,47 +166,3 @@ def _matrix_contents(matrix: Any) -> Iterable[bytes]:
     yield rows.indptr.astype(np.int64).tobytes()
     yield rows.indices.astype(np.int64).tobytes()
     yield rows.data.astype(np.float64).tobytes()
-
-
-def _build(registered: RegisteredProgram) -> _native.LayerProgram:
-    program = registered.program
-    constant: Any = sp.coo_array(program.objective_constant.matrix)
-    return _native.LayerProgram(
-        prepare_engine(program.structure),
-        list(program.parameter_sizes),
-        [_parts(block) for block in program.blocks],
-        program.has_bounds,
-        constant.row.astype(np.int64),
-        constant.col.astype(np.int64),
-        constant.data.astype(np.float64),
-        [_output(output) for output in registered.outputs],
-    )
-
-
-def _output(output: RecoveredOutput) -> tuple[Any, ...]:
-    size, from_x, from_y = output.spec.size, output.from_x, output.from_y
-    nothing = AffineMap(np.zeros(size), ())
-    return (
-        size,
-        None if from_x is None else from_x.native_forward,
-        None if from_y is None else from_y.native_forward,
-        None if from_x is None else from_x.native_backward,
-        None if from_y is None else from_y.native_backward,
-        _parts(output.from_theta or nothing),
-        output.is_log,
-    )
-
-
-def _parts(block: AffineMap) -> tuple[np.ndarray, list[Any]]:
-    return block.offset, [
-        (index, part.native_forward, _unfolded(part), part.native_backward)
-        for index, part in block.parts
-    ]
-
-
-def _unfolded(part: SparseMap) -> _native.SparseMap:
-    """Return the matrix itself where the forward direction relies on points being symmetric."""
-    transposed = sp.csr_array(part.backward.T)
-    if (transposed - part.forward).nnz == 0:
-        return part.native_forward
-    return SparseMap.of(transposed).native_forward

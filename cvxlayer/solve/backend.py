@@ -73,6 +73,12 @@ class AbstractBackend(abc.ABC):
         Must be safe to call from several threads with the same `prepared`.
         """
 
+    def finish(
+        self, prepared: Any, batch: ConeProgramBatch, settings: Settings, solution: ConeSolution
+    ) -> None:
+        """Complete, in place, solutions that a first pass of `solve` left; nothing by default."""
+        del prepared, batch, settings, solution
+
     def derivative(self, settings: Settings) -> ConeDerivative | None:
         """Return an engine of derivatives of the backend's own, or None for ours.
 

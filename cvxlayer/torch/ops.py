@@ -7,14 +7,16 @@ smaller functions instead, in `transforms`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.autograd import Function
 
 from cvxlayer.evaluation import Evaluation, Evaluator, PullBack, Reading
+from cvxlayer.plain_call import PlainCall, evaluate_plainly
 from cvxlayer.program.solution import Solution
 from cvxlayer.torch import compiled, transforms
 from cvxlayer.torch.batched_grads import is_batched
@@ -43,9 +45,10 @@ def call(
     tensors, dtype = as_tensors(evaluator, values)
     if transforms.are_active():
         return transforms.call(evaluator, tensors, dtype, solver_args, warm_start)
-    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, warm_start, dtype, *tensors)
-    if evaluator.must_raise(evaluation):
-        raise evaluation.failure(_report(evaluator, evaluation, outputs, dtype, tensors))
+    request = _Request(evaluator, solver_args, warm_start, dtype, evaluate_plainly)
+    made, *outputs = _apply(_Solve, request, *tensors)
+    if isinstance(made, Evaluation) and evaluator.must_raise(made):
+        raise made.failure(_report(evaluator, made, outputs, dtype, tensors))
     return tuple(outputs)
 
 
@@ -61,7 +64,8 @@ def solve(
     tensors, dtype = as_tensors(evaluator, values)
     if transforms.are_active():
         return transforms.solve(evaluator, tensors, dtype, solver_args, warm_start)
-    evaluation, *outputs = _apply(_Solve, evaluator, solver_args, warm_start, dtype, *tensors)
+    request = _Request(evaluator, solver_args, warm_start, dtype, Evaluator.evaluate)
+    evaluation, *outputs = _apply(_Solve, request, *tensors)
     solution = _report(evaluator, evaluation, outputs, dtype, tensors)
     if evaluator.must_raise(evaluation):
         raise evaluation.failure(solution)
@@ -120,41 +124,53 @@ def _apply(function: type[Function], *args: Any) -> Any:
     return super(Function, function).apply(*args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class _Request:
+    """What is asked for, besides the values.
+
+    Attributes:
+        evaluator, solver_args, warm_start: as of the call.
+        dtype: of real results.
+        evaluate: what does it, with the arguments of `Evaluator.evaluate`.
+    """
+
+    evaluator: Evaluator
+    solver_args: Mapping[str, Any] | None
+    warm_start: Any
+    dtype: torch.dtype
+    evaluate: Callable[..., Evaluation | PlainCall]
+
+
 class _Solve(Function):
-    """θ ↦ (evaluation, *outputs): solve, and pull cotangents back through the solution."""
+    """θ ↦ (call, *outputs): solve, and pull cotangents back through the solution."""
 
     @staticmethod
-    def forward(
-        evaluator: Evaluator,
-        solver_args: Mapping[str, Any] | None,
-        warm_start: Any,
-        dtype: torch.dtype,
-        *tensors: torch.Tensor,
-    ) -> tuple[Any, ...]:
+    def forward(request: _Request, *tensors: torch.Tensor) -> tuple[Any, ...]:
         epsilons = [machine_epsilon(tensor) for tensor in tensors]
         arrays = [to_numpy(tensor) for tensor in tensors]
-        evaluation = evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
-        return (evaluation, *to_tensors(evaluation.read_outputs(), dtype, tensors))
+        made = request.evaluate(
+            request.evaluator, arrays, epsilons, request.solver_args, request.warm_start
+        )
+        return (made, *to_tensors(made.read_outputs(), request.dtype, tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         ctx.set_materialize_grads(False)
-        # Saved although the evaluation has its own copy: PyTorch then refuses a backward
+        # Saved although what was made has its own copy: PyTorch then refuses a backward
         # pass after an input was changed in place.
-        ctx.save_for_backward(*inputs[4:])
-        ctx.at = inputs[0], output[0], inputs[3]
+        ctx.save_for_backward(*inputs[1:])
+        ctx.at = inputs[0], output[0]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        evaluator, evaluation, dtype = ctx.at
-        needs, inputs = ctx.needs_input_grad[4:], ctx.saved_tensors
+        request, made = ctx.at
+        needs, inputs = ctx.needs_input_grad[1:], ctx.saved_tensors
         if torch.is_grad_enabled() or transforms.are_active() or is_batched(cotangents[1:]):
-            found = transforms.gradients(
-                evaluator, evaluation, dtype, TracedCall.outputs, inputs, needs, cotangents[1:]
-            )
+            at = request.evaluator, made, request.dtype
+            found = transforms.gradients(*at, TracedCall.outputs, inputs, needs, cotangents[1:])
         else:
-            found = _gradients(evaluation.pull_back_outputs, needs, inputs, cotangents[1:])
-        return (None, None, None, None, *found)
+            found = _gradients(made.pull_back_outputs, needs, inputs, cotangents[1:])
+        return (None, *found)
 
 
 class _Read(Function):

@@ -18,6 +18,7 @@ from torch.autograd import Function, forward_ad
 from cvxlayer.cone_calls import ConeCalls
 from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.inputs import check_shapes, check_value
+from cvxlayer.plain_call import PlainCall
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.solution import Residuals, Solution
 from cvxlayer.torch.conversion import machine_epsilon, result_dtype, to_numpy, widened
@@ -84,7 +85,7 @@ def solve(
 
 def gradients(
     evaluator: Evaluator,
-    evaluation: Evaluation,
+    made: Evaluation | PlainCall,
     dtype: torch.dtype,
     reader: Reader,
     inputs: Sequence[torch.Tensor],
@@ -96,7 +97,7 @@ def gradients(
     The call is repeated as the transforms see it, its solution being known, and differentiated.
     """
     is_recorded = torch.is_grad_enabled()
-    calls = ConeCalls(evaluator, evaluation.solution.settings, evaluation.solution.cone)
+    calls = ConeCalls(evaluator, made.settings, made.cone)
     with torch.enable_grad():
         # Views, so that a tensor that was passed for two parameters has one gradient for each.
         views = [tensor.view_as(tensor) for tensor in inputs]

@@ -12,7 +12,16 @@ from tests.architecture.sources import SOURCES, Source
 
 COMMON = {"errors", "cones", "program"}
 STAGES = {"canonicalize", "solve", "differentiate"}
-CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "notices", "options", "solve.backend"}
+CALL = COMMON | {
+    "compiler",
+    "domains",
+    "evaluation",
+    "inputs",
+    "notices",
+    "options",
+    "plain_call",
+    "solve.backend",
+}
 # The rules of cone programs know no engine: frameworks register them.
 RULES = {"differentiate.cone_rules", "differentiate.cone_pattern"}
 # Nor do those of any residual, nor the choices a user has: the adapters register and export them.
@@ -41,6 +50,7 @@ MAY_IMPORT = {
     "notices": COMMON,
     "options": COMMON | {"solve"},
     "evaluation": CALL,
+    "plain_call": CALL,
     "tracing": CALL | RULES,
     "cone_calls": CALL | RULES,
     "layer": CALL | {"torch", "jax"},
@@ -67,6 +77,7 @@ OUTSIDE = {
 NATIVE_DOORS = {
     "cvxlayer.program.engine",
     "cvxlayer.program.inspection",
+    "cvxlayer.program.native_program",
     "cvxlayer.program.registered",
     "cvxlayer.program.sparse_map",
     "cvxlayer.solve.native",

@@ -15,6 +15,7 @@ import textwrap
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,8 @@ torch = pytest.importorskip("torch")
 from torch.func import vmap  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from cvxlayer.evaluation import Evaluation, Evaluator  # noqa: E402
-from cvxlayer.torch import Layer  # noqa: E402
+from cvxlayer.program.native_program import NativeRun  # noqa: E402
+from cvxlayer.torch import Layer, ops  # noqa: E402
 from tests.catalog.problems import case_named  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +39,14 @@ def relu() -> Layer:
 def kept(monkeypatch) -> list[weakref.ref]:
     """Weak references to what each call computed."""
     references: list[weakref.ref] = []
-    original = Evaluator.evaluate
+    original = ops.evaluate_plainly
 
-    def evaluate(self: Evaluator, *args: object, **options: object) -> Evaluation:
-        evaluation = original(self, *args, **options)
-        references.append(weakref.ref(evaluation))
-        return evaluation
+    def evaluate(*args: Any, **options: Any) -> object:
+        made = original(*args, **options)
+        references.append(weakref.ref(made))
+        return made
 
-    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(ops, "evaluate_plainly", evaluate)
     return references
 
 
@@ -72,6 +73,7 @@ def test_no_derivative_is_prepared_without_gradients(mode, monkeypatch):
 
     for name in ("vjp", "refine", "apply", "curvature"):
         monkeypatch.setattr(NativeDerivative, name, refuse)
+    monkeypatch.setattr(NativeRun, "pull_back", refuse)
     layer, value = relu(), torch.randn(3, 5, dtype=torch.float64)
     with mode():
         assert layer.solve(value).value.shape == (3,)

@@ -239,6 +239,28 @@ void LayerProgram::read_adjoint(const std::vector<const OutputMap*>& outputs,
   adjoint.write();
 }
 
+std::array<bool, 4> LayerProgram::needs(const std::vector<RowBlock>& theta_bar) const {
+  const ThetaAdjoint adjoint(theta_bar, 0, 1);
+  return {adjoint.needs(P_), adjoint.needs(q_), adjoint.needs(A_), adjoint.needs(b_)};
+}
+
+void LayerProgram::pull_back(const std::array<const double*, 4>& data_bar,
+                             const std::vector<const OutputMap*>& outputs,
+                             const std::vector<RowBlock>& outputs_bar, long batch,
+                             const std::vector<RowBlock>& theta_bar, int threads) const {
+  ThetaAdjoint adjoint(theta_bar, batch, threads);
+  const std::array<const ParametricMap*, 4> blocks{&P_, &q_, &A_, &b_};
+  for (size_t k = 0; k < blocks.size(); ++k) {
+    if (data_bar[k] != nullptr) adjoint.add(*blocks[k], data_bar[k]);
+  }
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    if (adjoint.needs(outputs[k]->from_theta)) {
+      adjoint.add(outputs[k]->from_theta, outputs_bar[k].start);
+    }
+  }
+  adjoint.write();
+}
+
 void LayerProgram::value(const Theta& theta, RowBlock x, long batch, double* out,
                          int threads) const {
   const StructureView& view = structure();

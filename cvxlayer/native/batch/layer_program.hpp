@@ -5,6 +5,7 @@
 // the readable specification.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -13,6 +14,10 @@
 #include "sparse_map.hpp"
 
 namespace cvxlayer {
+
+/// What a layer asks of the engine where its user says nothing; as in `solve/native.py`.
+constexpr double kInfeasibleTolerance = 1e-8;
+constexpr int kDefaultIterations = 100;
 
 /// Rows of doubles, contiguous: as many as the batch, or one that all instances share.
 struct RowBlock {
@@ -83,6 +88,7 @@ class LayerProgram {
 
   Engine& engine() const { return *engine_; }
   const StructureView& structure() const { return engine_->structure().view(); }
+  long part_size(long part) const { return part_sizes_[static_cast<size_t>(part)]; }
   long num_parts() const { return static_cast<long>(part_sizes_.size()); }
   const std::vector<OutputMap>& outputs() const { return outputs_; }
 
@@ -110,6 +116,16 @@ class LayerProgram {
                     const std::vector<RowBlock>& outputs_bar, long batch,
                     const std::vector<RowBlock>& theta_bar, double* x_bar, double* y_bar,
                     int threads) const;
+
+  /// Which of P, q, A and b the cotangents that are wanted depend on.
+  std::array<bool, 4> needs(const std::vector<RowBlock>& theta_bar) const;
+
+  /// The adjoint of θ ↦ (P, q, A, b), and of what outputs take from θ itself. data_bar has one row
+  /// per instance; what is null is zero.
+  void pull_back(const std::array<const double*, 4>& data_bar,
+                 const std::vector<const OutputMap*>& outputs,
+                 const std::vector<RowBlock>& outputs_bar, long batch,
+                 const std::vector<RowBlock>& theta_bar, int threads) const;
 
   /// ½xᵀP x + qᵀx + constant, the canonical objective of every row.
   void value(const Theta& theta, RowBlock x, long batch, double* out, int threads) const;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Python sees two classes, `Engine` and `SparseMap`, and functions on arrays. Shapes and strides
-// are checked here; arrays are not copied and the GIL is released while the core works.
+// Python sees the classes `Engine` and `SparseMap`, those of `program.cpp`, and functions on
+// arrays. Shapes and strides are checked here; arrays are not copied and the GIL is released while
+// the core works.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -17,7 +18,7 @@
 #include "../batch/engine.hpp"
 #include "../batch/inspect.hpp"
 #include "../batch/sparse_map.hpp"
-#include "program_binding.hpp"
+#include "program.hpp"
 #include "registry.hpp"
 
 namespace nb = nanobind;
@@ -28,6 +29,8 @@ namespace {
 
 using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::device::cpu>;
 using MutableMatrix = nb::ndarray<double, nb::ndim<2>, nb::device::cpu>;
+using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Weights = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Codes = nb::ndarray<std::int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using CodeMatrix = nb::ndarray<std::int8_t, nb::ndim<2>, nb::device::cpu>;
 using Counts = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -467,11 +470,7 @@ NB_MODULE(_native, module) {
       });
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
-  nb::class_<cvxlayer::LayerProgram>(module, "LayerProgram",
-                                     "A whole compiled program, for code that runs without Python.")
-      .def("__init__", &cvxlayer::build_program, "engine"_a, "part_sizes"_a, "blocks"_a,
-           "has_bounds"_a, "constant_row"_a, "constant_column"_a, "constant_weight"_a, "outputs"_a,
-           nb::keep_alive<1, 2>());
+  cvxlayer::bind_program(module);
   module.def("register_program", &cvxlayer::register_program, "number"_a, "program"_a,
              "Let compiled code find a program, which must never be dropped, by its number.");
   module.def("set_finisher", &cvxlayer::set_finisher, "function"_a,

@@ -20,8 +20,6 @@ namespace nb = nanobind;
 namespace cvxlayer {
 namespace {
 
-constexpr double kInfeasibleTolerance = 1e-8;
-constexpr int kDefaultIterations = 100;
 // Where the derivative is unique, its system is solved to rounding, far below this.
 constexpr double kLargeResidual = 1e-6;
 

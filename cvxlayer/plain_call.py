@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A call that nothing but the layer itself looks at: one visit to the core there, one back.
+
+What is out of the ordinary (another backend, logarithms of parameters, complex numbers, infinite
+bounds, rows that fail) takes the longer way of `evaluation`, which has the words for bad input too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cvxlayer.evaluation import Evaluation, Evaluator, Reading
+from cvxlayer.inputs import InputRule, check_value
+from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
+from cvxlayer.options import DerivativeMode
+from cvxlayer.program.engine import count_threads
+from cvxlayer.program.native_program import NativeRun
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import Settings
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlainCall:
+    """A call all of whose rows were solved in the core.
+
+    Attributes:
+        run: what the core keeps.
+        settings: those of the solve.
+        batch_shape: the leading dimensions of all inputs, broadcast.
+        input_shapes: the shape each input was given in.
+    """
+
+    run: NativeRun
+    settings: Settings
+    batch_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def cone(self) -> ConeSolution:
+        """The solutions, in canonical scaling."""
+        return self.run.cone
+
+    def read_outputs(self) -> Reading:
+        """Return the requested variables and duals."""
+        return Reading(self.run.outputs, self.pull_back_outputs)
+
+    def pull_back_outputs(
+        self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
+    ) -> tuple[np.ndarray | None, ...]:
+        """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
+        bars = tuple(
+            np.empty(shape) if need else None
+            for shape, need in zip(self.input_shapes, needs, strict=True)
+        )
+        residual = self.run.pull_back(cotangents, bars, LARGE_ADJOINT_RESIDUAL)
+        if residual is not None:
+            warn_not_unique(residual, self.batch_shape)
+        return bars
+
+
+def evaluate_plainly(
+    evaluator: Evaluator,
+    arrays: Sequence[np.ndarray],
+    epsilons: Sequence[float],
+    solver_args: Mapping[str, Any] | None = None,
+    warm_start: Any = None,
+) -> PlainCall | Evaluation:
+    """Do what `Evaluator.evaluate` does, by the short way if it can; arguments and errors are its.
+
+    A `PlainCall` has outputs and their adjoint alone, not the value or other duals.
+    """
+    settings = evaluator.settings_of(solver_args)
+    if warm_start is None and _is_ordinary(evaluator, settings):
+        batch_shape = _common_batch(evaluator.rules, arrays)
+        run = None
+        if batch_shape is not None:
+            run = _run(evaluator, arrays, epsilons, settings, batch_shape)
+        if run is not None and batch_shape is not None:
+            if run.is_solved:
+                shapes = tuple(array.shape for array in arrays)
+                return PlainCall(run, settings, batch_shape, shapes)
+            return evaluator.evaluate(arrays, epsilons, solver_args, begun=run.cone)
+    return evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
+
+
+def _run(
+    evaluator: Evaluator,
+    arrays: Sequence[np.ndarray],
+    epsilons: Sequence[float],
+    settings: Settings,
+    batch_shape: tuple[int, ...],
+) -> NativeRun | None:
+    threads, size = count_threads(settings.threads), math.prod(batch_shape)
+    for rule, array, epsilon in zip(evaluator.rules, arrays, epsilons, strict=True):
+        if rule.has_domain:
+            check_value(rule, array, epsilon, threads)
+    outputs = tuple(np.empty(batch_shape + spec.shape) for spec in evaluator.program.outputs)
+    return NativeRun.of(
+        evaluator.program.native,
+        arrays,
+        outputs,
+        size,
+        settings.eps_abs,
+        settings.eps_rel,
+        settings.max_iters or 0,
+        settings.extra.get("polish", True),
+        threads,
+        settings.extra.get("width", 0),
+    )
+
+
+def _is_ordinary(evaluator: Evaluator, settings: Settings) -> bool:
+    options = evaluator.options
+    return (
+        options.is_native
+        and options.derivative is DerivativeMode.EXACT
+        and evaluator.program.is_linear
+        and not settings.verbose
+    )
+
+
+def _common_batch(
+    rules: Sequence[InputRule], arrays: Sequence[np.ndarray]
+) -> tuple[int, ...] | None:
+    """Return the batch dimensions, if values that have some have the same; None at any fault."""
+    common: tuple[int, ...] = ()
+    for rule, array in zip(rules, arrays, strict=True):
+        own, shape = rule.spec.shape, array.shape
+        num_batch = len(shape) - len(own)
+        if num_batch < 0 or shape[num_batch:] != own or array.dtype != np.float64:
+            return None
+        if num_batch and shape[:num_batch] != common:
+            if common or 0 in shape:
+                return None
+            common = shape[:num_batch]
+    return common
