@@ -19,6 +19,8 @@ from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
 from cvxlayer.solve.clarabel import ClarabelBackend
 
+# What Clarabel's solutions have in common with ours.
+_FOUND = ("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap")
 DEFAULT_MAX_ITERS = 100
 INFEASIBLE_TOLERANCE = 1e-8
 _Start = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -81,7 +83,7 @@ class NativeBackend(AbstractBackend):
         solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
         failed = _numerically_failed(solution, settings)
         if len(failed) and settings.extra.get("fallback", True):
-            _fall_back(batch, settings, solution, failed)
+            _fall_back(prepared, batch, settings, solution, failed)
 
 
 def _allocate(batch: ConeProgramBatch) -> ConeSolution:
@@ -173,7 +175,11 @@ def _numerically_failed(solution: ConeSolution, settings: Settings) -> np.ndarra
 
 
 def _fall_back(
-    batch: ConeProgramBatch, settings: Settings, solution: ConeSolution, rows: np.ndarray
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    settings: Settings,
+    solution: ConeSolution,
+    rows: np.ndarray,
 ) -> None:
     """Let Clarabel try the given rows, and keep its answer where it does better."""
     backend = ClarabelBackend()
@@ -184,7 +190,30 @@ def _fall_back(
         (other.status != Status.INACCURATE) | (solution.status[rows] != Status.INACCURATE)
     )
     chosen = rows[better]
-    for name in ("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap"):
+    for name in _FOUND:
         getattr(solution, name)[chosen] = getattr(other, name)[better]
     solution.is_active[chosen] = -1
     solution.solved_by[chosen] = SolvedBy.FALLBACK
+    _polish(engine, batch, settings, solution, chosen[solution.status[chosen] == Status.SOLVED])
+
+
+def _polish(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    settings: Settings,
+    solution: ConeSolution,
+    rows: np.ndarray,
+) -> None:
+    """Bring solutions of another solver to the accuracy of ours, where Newton steps lead there."""
+    if len(rows) == 0 or not settings.extra.get("polish", True):
+        return
+    part = batch.select(rows)
+    is_usable = np.ones(len(rows), np.int8)
+    found = _allocate(part)
+    start = (solution.x[rows], solution.y[rows], is_usable)
+    _run(engine, part, settings, found, None, start, careful=False)
+    # The engine has cleared those that led nowhere.
+    arrived = (is_usable != 0) & (found.status == Status.SOLVED)
+    for name in (*_FOUND, "is_active"):
+        if name != "iterations":
+            getattr(solution, name)[rows[arrived]] = getattr(found, name)[arrived]

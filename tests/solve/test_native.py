@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,34 @@ def test_hard_families_end_as_they_must(family: str, rng: np.random.Generator) -
         ]
     assert not wrong
     assert resorted <= total / 20
+
+
+def test_answers_of_the_last_resort_are_polished(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cvxlayer.solve import native
+
+    run, failing = native._run, [1, 4]  # pyright: ignore[reportPrivateUsage]
+
+    def run_and_fail(*args: Any, careful: bool) -> None:
+        run(*args, careful=careful)
+        is_polish = args[5:] and args[5][0] is not None
+        if not is_polish:
+            args[3].status[failing] = Status.NUMERICAL_ERROR
+
+    batch, backend = mixed_batch(rng, 6), NativeBackend()
+    tight = Settings(eps_abs=1e-12, eps_rel=1e-12, threads=1)
+    exact = backend.solve(backend.setup(batch.structure), batch, tight)
+    monkeypatch.setattr(native, "_run", run_and_fail)
+    errors = {}
+    for polish in (True, False):
+        settings = Settings(threads=1, extra={"polish": polish})
+        solution = backend.solve(backend.setup(batch.structure), batch, settings)
+        assert (solution.status == Status.SOLVED).all()
+        assert list(np.flatnonzero(solution.solved_by == SolvedBy.FALLBACK)) == failing
+        errors[polish] = abs(solution.x - exact.x)[failing].max()
+    assert errors[True] < 1e-11
+    assert errors[False] > 100.0 * errors[True]
 
 
 def test_hard_solutions_have_the_objective_of_clarabel(rng: np.random.Generator) -> None:
