@@ -12,7 +12,16 @@ from tests.architecture.sources import SOURCES, Source
 
 COMMON = {"errors", "cones", "program"}
 STAGES = {"canonicalize", "solve", "differentiate"}
-CALL = COMMON | {"compiler", "domains", "evaluation", "inputs", "notices", "options", "solve.backend"}
+CALL = COMMON | {
+    "compiler",
+    "domains",
+    "evaluation",
+    "inputs",
+    "notices",
+    "options",
+    "reporting",
+    "solve.backend",
+}
 # The rules of cone programs know no engine: frameworks register them.
 RULES = {"differentiate.cone_rules", "differentiate.cone_pattern"}
 # Nor do those of any residual, nor the choices a user has: the adapters register and export them.
@@ -40,6 +49,8 @@ MAY_IMPORT = {
     "inputs": COMMON | {"domains"},
     "notices": COMMON,
     "options": COMMON | {"solve"},
+    # The verdict on a derivative is made where solutions are differentiated.
+    "reporting": CALL | {"differentiate"},
     "evaluation": CALL,
     "tracing": CALL | RULES,
     "cone_calls": CALL | RULES,
