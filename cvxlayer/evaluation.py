@@ -44,6 +44,7 @@ from cvxlayer.program.parameters import (
     to_coordinates,
 )
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
+from cvxlayer.reporting import report_derivative
 from cvxlayer.solve.backend import Settings, parse_settings
 
 # All that live in this process, by number.
@@ -115,9 +116,20 @@ class Evaluation:
         return Reading(arrays, functools.partial(self._pull_back_dual, constraint))
 
     def report(
-        self, variables: tuple[Any, ...], value: Any, find_dual: Callable[[Any], Any]
+        self,
+        variables: tuple[Any, ...],
+        value: Any,
+        find_dual: Callable[[Any], Any],
+        convert: Callable[[np.ndarray], Any] = np.asarray,
     ) -> Solution[Any]:
-        """Return the user's `Solution`, with arrays as the adapter converted them."""
+        """Return the user's `Solution`, with arrays as the adapter converted them.
+
+        Args:
+            variables: the outputs.
+            value: the objective.
+            find_dual: a constraint ↦ its dual.
+            convert: applied to the arrays of the derivative report.
+        """
         cone, shape = self.solution.cone, self.inputs.batch_shape
         return Solution(
             variables,
@@ -133,6 +145,7 @@ class Evaluation:
             cone.solve_seconds,
             find_dual,
             StartingPoint(self.solution.program.program, cone, shape),
+            lambda: report_derivative(self.solution, shape).converted(convert),
         )
 
     def failure(self, solution: Solution[Any] | None) -> SolverError:

@@ -74,7 +74,8 @@ def canonicalize(
                 "an approximation, so it has no value. Leave it out."
             )
     ids = tuple(constraint.id for constraint in problem.constraints)
-    recovery = Recovery(tuple(outputs), duals, positions, ids, canonical.sign, gp)
+    rows = canonical.origins.of_rows(form)
+    recovery = Recovery(tuple(outputs), duals, positions, ids, canonical.sign, rows, gp)
     return CanonicalProgram(prepared.specs, prepared.coordinates, program, recovery)
 
 

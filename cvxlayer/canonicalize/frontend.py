@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from cvxlayer.canonicalize.affine_matrix import AffineMatrix
 from cvxlayer.canonicalize.answer import selection
 from cvxlayer.canonicalize.cone_solver import CONES, ConeFormSolver
+from cvxlayer.canonicalize.constraint_names import Origins, find_origins
 from cvxlayer.canonicalize.form import CanonicalForm, border
 from cvxlayer.canonicalize.leaves import (
     canonical_from_full,
@@ -46,12 +47,14 @@ class CanonicalizedProblem:
             coordinates of its full value, or of its logarithm, in C order.
         dual_maps: for each constraint, in order: matrices from y to its dual variables; None
             where these are not known.
+        origins: what the rows of the form come from.
     """
 
     form: CanonicalForm
     sign: float
     variable_maps: dict[int, sp.csr_array]
     dual_maps: tuple[tuple[sp.csr_array, ...] | None, ...]
+    origins: Origins
 
 
 def read_problem(prepared: PreparedProblem) -> CanonicalizedProblem:
@@ -78,14 +81,17 @@ def read_problem(prepared: PreparedProblem) -> CanonicalizedProblem:
     rows = _rows_of_constraints(program)
     dual_maps: list[tuple[sp.csr_array, ...] | None] = []
     user_constraints: set[int] = set()
+    ids_of: list[list[int]] = []
     for stand_in in prepared.stand_ins:
         ids = _trace_constraints([c.id for c in stand_in.constraints], inverse_data)
+        ids_of.append(ids)
         user_constraints.update(ids if stand_in.duals is not None else ())
         dual_maps.append(stand_in.place([rows.get(i) for i in ids], form.A.shape[0]))
     form = _mark_answers(form, program, variable_maps, user_constraints)
+    origins = find_origins(form, prepared.original, _groups(program, ids_of), variable_maps)
     form = absorb(form, _places_of_forms(prepared.marked_forms, program, rows, inverse_data))
     sign = -1.0 if isinstance(prepared.original.objective, cp.Maximize) else 1.0
-    return CanonicalizedProblem(form, sign, variable_maps, tuple(dual_maps))
+    return CanonicalizedProblem(form, sign, variable_maps, tuple(dual_maps), origins)
 
 
 def _places_of_forms(
@@ -257,6 +263,12 @@ def _rows_of_constraints(program: Any) -> dict[int, np.ndarray]:
         constraint.id: np.arange(ends[i], ends[i + 1])
         for i, constraint in enumerate(program.constraints)
     }
+
+
+def _groups(program: Any, ids_of: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return, for lists of ids, the places of these constraints in the cone program."""
+    place = {constraint.id: k for k, constraint in enumerate(program.constraints)}
+    return [[place[one] for one in ids if one in place] for ids in ids_of]
 
 
 def _mark_answers(

@@ -14,7 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.differentiate.primitives import apply, refine
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.batch import (
+    ConeProgramBatch,
+    ConeProgramCotangent,
+    ConeProgramStructure,
+)
 from cvxlayer.program.solution import ConeSolution, ConeSolutionTangent, LinearizationPoint
 
 
@@ -64,15 +68,8 @@ def vjp(
             batch, point, *(None if bar is None else bar[:, None] for bar in (x_bar, y_bar, s_bar))
         )
     )
-    structure, x, y = batch.structure, point.x, point.y
-    i, j = structure.P_indices, _column_indices(structure.P_indptr)
-    # An off-diagonal entry stands for two of the symmetric matrix.
-    P_bar = np.where(i == j, -0.5, -1.0) * (lam[:, i] * x[:, j] + x[:, i] * lam[:, j])
-    i, j = structure.A_indices, _column_indices(structure.A_indptr)
-    A_bar = -(y[:, i] * lam[:, j] + nu[:, i] * x[:, j])
-    P, q, A, b = (
-        bar if need else None for bar, need in zip((P_bar, -lam, A_bar, nu), needs, strict=True)
-    )
+    bars = data_cotangents(batch.structure, point.x, point.y, lam, nu)
+    P, q, A, b = (bar if need else None for bar, need in zip(bars, needs, strict=True))
     return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=residual)
 
 
@@ -135,6 +132,21 @@ def _change_of_residual(
         upper[row] = -(both_triangles + dA.T @ y + dq)
         lower[row] = db - dA @ x
     return upper, lower
+
+
+def data_cotangents(
+    structure: ConeProgramStructure,
+    x: Float[np.ndarray, "batch n"],
+    y: Float[np.ndarray, "batch m"],
+    lam: Float[np.ndarray, "batch n"],
+    nu: Float[np.ndarray, "batch m"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return P̄ = −½ (λ xᵀ + x λᵀ), q̄ = −λ, Ā = −(y λᵀ + ν xᵀ) and b̄ = ν, the stored entries."""
+    i, j = structure.P_indices, _column_indices(structure.P_indptr)
+    # An off-diagonal entry stands for two of the symmetric matrix.
+    P_bar = np.where(i == j, -0.5, -1.0) * (lam[:, i] * x[:, j] + x[:, i] * lam[:, j])
+    i, j = structure.A_indices, _column_indices(structure.A_indptr)
+    return P_bar, -lam, -(y[:, i] * lam[:, j] + nu[:, i] * x[:, j]), nu
 
 
 def _column_indices(indptr: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
+from cvxlayer.differentiate.examination import Examination
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
@@ -134,6 +135,57 @@ def refine(
         width,
     )
     return LinearizationPoint(x, y, v, balance, is_active, has_solution > 0, residual)
+
+
+def examine(
+    engine: _native.Engine,
+    batch: ConeProgramBatch,
+    solution: ConeSolution,
+    *,
+    threads: int = 1,
+    width: int = 0,
+) -> Examination:
+    """Examine the points where solutions are differentiated; see `examination.examine`.
+
+    Args:
+        engine: of the batch's structure.
+        batch: the data that was solved.
+        solution: what the solve returned.
+        threads: threads over the batch.
+        width: number of SIMD lanes; 0 chooses.
+    """
+    n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
+    is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, np.int8)
+    position, null_x, null_y = np.empty((size, m)), np.empty((size, n)), np.empty((size, m))
+    factors = np.empty((size, n + m))
+    cost, largest, smallest, residual = np.empty((4, size))
+    engine.examine(
+        *_solved(batch, solution),
+        position,
+        is_active,
+        has_solution,
+        factors,
+        cost,
+        null_x,
+        null_y,
+        largest,
+        smallest,
+        residual,
+        threads,
+        width,
+    )
+    return Examination(
+        position,
+        is_active,
+        has_solution > 0,
+        factors,
+        cost,
+        null_x,
+        null_y,
+        largest,
+        smallest,
+        residual,
+    )
 
 
 def apply(
@@ -262,6 +314,17 @@ class NativeDerivative:
     ) -> LinearizationPoint:
         """Return the point of differentiation; see `primitives.refine`."""
         return refine(prepared, batch, solution, threads=count_threads(threads))
+
+    def examine(
+        self,
+        prepared: _native.Engine,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        *,
+        threads: int | None = None,
+    ) -> Examination:
+        """Return how regular these points are; see `examination.examine`."""
+        return examine(prepared, batch, solution, threads=count_threads(threads))
 
     def apply(
         self,

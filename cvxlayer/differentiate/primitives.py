@@ -59,7 +59,7 @@ def refine(
         smoothing=(smoothing := np.zeros(batch.size)),
     )
     for row in np.flatnonzero(point.has_solution).tolist():
-        program, scaling, is_present = _equilibrated(batch, row)
+        program, scaling, is_present = equilibrated(batch, row)
         start = _classified(program, scaling, is_present, solution, row)
         found = polish(program, start)
         if reduces:
@@ -123,8 +123,8 @@ def apply(
     lam, nu = np.zeros((batch.size, count, n)), np.zeros((batch.size, count, m))
     residuals = np.zeros((batch.size, count))
     for row in np.flatnonzero(point.has_solution).tolist():
-        program, scaling, is_present = _equilibrated(batch, row)
-        root = _projection_root(program, scaling, is_present, point, row)
+        program, scaling, is_present = equilibrated(batch, row)
+        root = scaled_point(program, scaling, is_present, point, row).projection_root()
         kkt = KktMatrix(program, root)
         d, e, k = scaling.column, scaling.row, scaling.cost
         for index in range(count):
@@ -193,7 +193,7 @@ def _without_rounding(
     return y, s
 
 
-def _equilibrated(
+def equilibrated(
     batch: ConeProgramBatch, row: int
 ) -> tuple[DenseProgram, Scaling, Bool[np.ndarray, " m"]]:
     """Return one instance without the rows whose bound is infinite, scaled, and which are left."""
@@ -243,14 +243,14 @@ def _answer(
     return y, solution.s[row][is_present] * scaling.row
 
 
-def _projection_root(
+def scaled_point(
     program: DenseProgram,
     scaling: Scaling,
     is_present: np.ndarray,
     point: LinearizationPoint,
     row: int,
-) -> Float[np.ndarray, "m_present m_present"]:
-    """Return S of the scaled program: y and s have units of their own, v has not."""
+) -> ComplementaryPoint:
+    """Return a point in the units of a scaled program: those of y and s, which v has not."""
     v, balance = point.v[row, is_present], point.balance[row, is_present]
     is_active = point.is_active[row, is_present][: program.cones.num_linear] > 0
     mu = 0.0 if point.smoothing is None else float(point.smoothing[row])
@@ -259,7 +259,7 @@ def _projection_root(
     if mu > 0.0:
         dual = point.y[row, is_present] / balance
     y, s = scaling.cost * balance * dual / scaling.row, scaling.row * (dual - v) / balance
-    return ComplementaryPoint(program.cones, point.x[row], y - s, is_active, mu).projection_root()
+    return ComplementaryPoint(program.cones, point.x[row] / scaling.column, y - s, is_active, mu)
 
 
 def _relative_residual(program: DenseProgram, point: ComplementaryPoint) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayer.differentiate import conic, primitives
+from cvxlayer.differentiate import conic, examination, primitives
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
@@ -45,6 +45,18 @@ class ReferenceDerivative:
         """Return the point of differentiation; see `primitives.refine`."""
         del prepared, threads
         return primitives.refine(batch, solution)
+
+    def examine(
+        self,
+        prepared: None,
+        batch: ConeProgramBatch,
+        solution: ConeSolution,
+        *,
+        threads: int | None = None,
+    ) -> examination.Examination:
+        """Return how regular these points are; see `examination.examine`."""
+        del prepared, threads
+        return examination.examine(batch, solution)
 
     def apply(
         self,

@@ -117,6 +117,9 @@ class KktMatrix:
 
     Source:
         `docs/derivations/derivative.md`, "The symmetric system".
+
+    Attributes:
+        eigenvalues, eigenvectors: of K.
     """
 
     def __init__(self, program: DenseProgram, root: Float[np.ndarray, "m m"]) -> None:
@@ -124,10 +127,10 @@ class KktMatrix:
         identity = np.eye(len(root))
         self._num_variables = len(program.q)
         self._matrix = np.block([[program.P, coupling.T], [coupling, root @ root - identity]])
-        eigenvalues, self._vectors = np.linalg.eigh(self._matrix)
-        largest = np.max(np.abs(eigenvalues), initial=0.0)
-        is_zero = np.abs(eigenvalues) <= RANK_TOLERANCE * largest
-        self._inverse = np.where(is_zero, 0.0, 1.0 / np.where(is_zero, 1.0, eigenvalues))
+        self.eigenvalues, self.eigenvectors = np.linalg.eigh(self._matrix)
+        largest = np.max(np.abs(self.eigenvalues), initial=0.0)
+        is_zero = np.abs(self.eigenvalues) <= RANK_TOLERANCE * largest
+        self._inverse = np.where(is_zero, 0.0, 1.0 / np.where(is_zero, 1.0, self.eigenvalues))
 
     def solve(
         self, upper: Float[np.ndarray, " n"], lower: Float[np.ndarray, " m"]
@@ -154,7 +157,7 @@ class KktMatrix:
         return solution[:n], solution[n:], relative
 
     def _apply_inverse(self, right: np.ndarray) -> np.ndarray:
-        return self._vectors @ (self._inverse * (self._vectors.T @ right))
+        return self.eigenvectors @ (self._inverse * (self.eigenvectors.T @ right))
 
 
 def polish(program: DenseProgram, point: ComplementaryPoint) -> ComplementaryPoint:

@@ -18,6 +18,7 @@ from cvxlayer.inputs import batch_inputs, check_shapes
 from cvxlayer.jax import cone
 from cvxlayer.jax.plan import Answer, Plan, plan_of
 from cvxlayer.jax.pytrees import assemble
+from cvxlayer.jax.reporting import DerivativeJudge
 from cvxlayer.notices import batch_index, warn_inaccurate
 from cvxlayer.options import DerivativeMode, read_warm_start
 from cvxlayer.program.engine import count_threads
@@ -175,6 +176,9 @@ def _report(request: _Request, answer: Answer, status: np.ndarray | None) -> Sol
         "solve_seconds": point.seconds.max(initial=0.0),
         "_find_dual": _Duals(answer.theta, point, request.plan, shape, request.dtype),
         "_start": assemble(StartingPoint, start),
+        "_judge": DerivativeJudge(
+            answer.theta, point, request.plan, shape, request.settings.threads
+        ),
     }
     return assemble(Solution, fields)
 

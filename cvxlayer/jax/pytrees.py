@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, StartingPoint
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ def _register(kind: Any, constants: Sequence[str] = ()) -> None:
 
 
 _register(Solution)
+_register(DerivativeReport, ("names",))
 _register(Residuals)
 _register(StartingPoint, ("program", "batch_shape"))
 _register(ConeSolution)

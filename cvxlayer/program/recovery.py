@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from cvxlayer.program.parameters import OutputSpec
 from cvxlayer.program.parametric import AffineAdjoint, AffineMap
@@ -71,6 +71,20 @@ class RecoveredOutput:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class ConstraintRows:
+    """What each row of a reduced cone program comes from, in the user's terms.
+
+    Attributes:
+        names: the constraints of the problem in their order, each by its label or expression; the
+            objective; and what its variables were declared as.
+        of_row: for each row, a place in `names`.
+    """
+
+    names: tuple[str, ...]
+    of_row: Int[np.ndarray, " m"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recovery:
     """From the canonical solution back to the user's problem.
 
@@ -81,7 +95,8 @@ class Recovery:
             those whose duals are not known, because CVXPY replaces them by an approximation.
         constraint_ids: CVXPY ids of the constraints, in the problem's order.
         sign: +1 to minimize, −1 to maximize: user objective = sign × canonical objective.
-        is_log_objective: whether that is the logarithm of the user's.
+        constraint_rows: which constraint each row of the cone program comes from.
+        is_log_objective: whether the canonical objective is the logarithm of the user's.
     """
 
     outputs: tuple[RecoveredOutput, ...]
@@ -89,6 +104,7 @@ class Recovery:
     dual_positions: dict[int, tuple[int, ...]]
     constraint_ids: tuple[int, ...]
     sign: float
+    constraint_rows: ConstraintRows
     is_log_objective: bool = False
 
     def find_duals(self, constraint: Any) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayer.errors import Status
+from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.parametric import ParametricConeProgram
 
 Array = TypeVar("Array")
@@ -68,6 +70,33 @@ class ConeSolution:
     solve_seconds: float
     scaling: tuple[Float[np.ndarray, "rows n+m"], Float[np.ndarray, " batch"]] | None = None
     adjoints: tuple[Any, ...] | None = None
+
+    def select(self, rows: np.ndarray) -> ConeSolution:
+        """Return the solutions of the given instances, in the given order."""
+
+        def pick(array: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(array[rows])
+
+        scaling = self.scaling
+        if scaling is not None:
+            factors, cost = scaling
+            # A single row of factors stands for all instances.
+            scaling = (factors if len(factors) == 1 else pick(factors), pick(cost))
+        return ConeSolution(
+            x=pick(self.x),
+            y=pick(self.y),
+            s=pick(self.s),
+            status=pick(self.status),
+            iterations=pick(self.iterations),
+            primal_residual=pick(self.primal_residual),
+            dual_residual=pick(self.dual_residual),
+            gap=pick(self.gap),
+            solved_by=pick(self.solved_by),
+            is_active=pick(self.is_active),
+            solve_seconds=self.solve_seconds,
+            scaling=scaling,
+            adjoints=self.adjoints and tuple(self.adjoints[row] for row in rows.tolist()),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,11 +209,23 @@ class Solution(Generic[Array]):
     solve_seconds: float
     _find_dual: Callable[[Any], Array] = dataclasses.field(repr=False)
     _start: StartingPoint | None = dataclasses.field(repr=False)
+    _judge: Callable[[], DerivativeReport] = dataclasses.field(repr=False)
 
     @property
     def starting_point(self) -> StartingPoint | None:
         """The solutions in canonical scaling, for `warm_start`; None inside of transforms."""
         return self._start
+
+    @functools.cached_property
+    def derivative(self) -> DerivativeReport:
+        """Whether the derivative exists and is unique, row by row, with its figures.
+
+        Computed when it is first asked for, at about the cost of a backward pass.
+
+        Raises:
+            UnsupportedDerivativeError: inside of PyTorch's transforms.
+        """
+        return self._judge()
 
     def dual(self, constraint: Any) -> Array:
         """Return the dual variable of a constraint of the problem; differentiable.

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import Function
 
@@ -93,7 +94,12 @@ def _report(
         *tensors,
     )
     find_dual = functools.partial(_find_dual, evaluation, again, dtype, tensors)
-    return evaluation.report(tuple(outputs), value, find_dual)
+    convert = functools.partial(_on_device, value.device)
+    return evaluation.report(tuple(outputs), value, find_dual, convert)
+
+
+def _on_device(device: torch.device, array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
 
 
 def _find_dual(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.autograd import Function, forward_ad
 
 from cvxlayer.cone_calls import ConeCalls
+from cvxlayer.errors import UnsupportedDerivativeError
 from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.inputs import check_shapes, check_value
 from cvxlayer.plain_call import PlainCall
@@ -80,6 +81,14 @@ def solve(
         math.nan,
         functools.partial(_find_dual, evaluator, traced, dtype),
         None,
+        _refuse_report,
+    )
+
+
+def _refuse_report() -> NoReturn:
+    raise UnsupportedDerivativeError(
+        "`solution.derivative` looks at numbers, which there are none of inside of a transform "
+        "such as `torch.func.vmap`; ask for it outside, of a plain call at the same values."
     )
 
 

@@ -20,6 +20,7 @@ CALL = COMMON | {
     "notices",
     "options",
     "plain_call",
+    "reporting",
     "solve.backend",
 }
 # The rules of cone programs know no engine: frameworks register them.
@@ -49,6 +50,8 @@ MAY_IMPORT = {
     "inputs": COMMON | {"domains"},
     "notices": COMMON,
     "options": COMMON | {"solve"},
+    # The verdict on a derivative is made where solutions are differentiated.
+    "reporting": CALL | {"differentiate"},
     "evaluation": CALL,
     "plain_call": CALL,
     "tracing": CALL | RULES,

@@ -220,6 +220,15 @@ void Engine::refine(const ProblemData& problem, long batch, int threads, int wid
       });
 }
 
+void Engine::examine(const ProblemData& problem, long batch, int threads, int width,
+                     Scaling scaling, const AdjointData& io, const RegularityData& found) {
+  run_scaled(
+      problem, batch, threads, width, kPullBackShare, scaling,
+      [&](const Kernels& kernels, char* workspace, const Scaling& known, long begin, long end) {
+        kernels.examine(structure_.view(), workspace, problem, known, io, found, begin, end);
+      });
+}
+
 void Engine::apply(const ProblemData& problem, long batch, int threads, int width,
                    const SystemData& io) {
   const double share = kPullBackShare + kSideShare * static_cast<double>(io.num_sides);

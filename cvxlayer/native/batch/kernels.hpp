@@ -27,6 +27,18 @@ struct PointData {
   double* residual;
 };
 
+/// Where `examine` writes how regular the points of differentiation are; see `Examination` in
+/// Python.
+struct RegularityData {
+  Rows<double> position;
+  Rows<std::int8_t> is_active;
+  std::int8_t* has_solution;
+  Rows<double> factors;  // (d, e), in which all of this is measured
+  double* cost;
+  Rows<double> null_x, null_y;
+  double *largest, *smallest, *residual;
+};
+
 /// Where `apply` reads points and right-hand sides, `num_sides` for each instance, and writes the
 /// answers. The rows of these are one side of an instance after the other.
 struct SystemData {
@@ -81,6 +93,9 @@ struct Kernels {
   /// From solutions (the inputs of AdjointData) to points of differentiation.
   void (*refine)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                  const AdjointData&, const PointData&, long begin, long end);
+  /// From solutions to how regular these points are.
+  void (*examine)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
+                  const AdjointData&, const RegularityData&, long begin, long end);
   /// Solve the linearized optimality conditions at points.
   void (*apply)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                 const SystemData&, long begin, long end);

@@ -115,6 +115,15 @@ struct LaneKernels {
                    });
   }
 
+  static void examine(const StructureView& view, char* workspace, const ProblemData& problem,
+                      const Scaling& scaling, const AdjointData& io, const RegularityData& found,
+                      long begin, long end) {
+    for_each_group(view, workspace, problem, scaling, begin, end,
+                   [&](Adjoint<L>& adjoint, long first, int count, bool ready) {
+                     adjoint.examine(problem, scaling, io, found, first, count, ready);
+                   });
+  }
+
   static void apply(const StructureView& view, char* workspace, const ProblemData& problem,
                     const Scaling& scaling, const SystemData& io, long begin, long end) {
     for_each_group(view, workspace, problem, scaling, begin, end,
@@ -166,10 +175,10 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width,      isa,     &workspace_bytes, &equilibrate,
-                    &solve,        &polish, &warm_start,      &pull_back,
-                    &refine,       &apply,  &curvature,       &projection_bytes,
-                    &project_dual, nullptr, nullptr};
+    Kernels kernels{L::width, isa,         &workspace_bytes,  &equilibrate,  &solve,
+                    &polish,  &warm_start, &pull_back,        &refine,       &examine,
+                    &apply,   &curvature,  &projection_bytes, &project_dual, nullptr,
+                    nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

@@ -18,6 +18,7 @@
 #include "../batch/engine.hpp"
 #include "../batch/inspect.hpp"
 #include "../batch/sparse_map.hpp"
+#include "arrays.hpp"
 #include "program.hpp"
 #include "registry.hpp"
 
@@ -26,76 +27,6 @@ using namespace nb::literals;
 
 namespace cvxlayer {
 namespace {
-
-using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::device::cpu>;
-using MutableMatrix = nb::ndarray<double, nb::ndim<2>, nb::device::cpu>;
-using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Weights = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Codes = nb::ndarray<std::int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using CodeMatrix = nb::ndarray<std::int8_t, nb::ndim<2>, nb::device::cpu>;
-using Counts = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Reals = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Table = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using MutableTable = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Stack = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using MutableStack = nb::ndarray<double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-[[noreturn]] void refuse(const std::string& name, size_t rows, size_t columns) {
-  throw nb::value_error(("native engine: `" + name + "` must have shape (" + std::to_string(rows) +
-                         ", " + std::to_string(columns) + ")")
-                            .c_str());
-}
-
-template <class T, class Array>
-Rows<T> rows_of(const Array& array, const char* name, long batch, long columns) {
-  const auto rows = static_cast<long>(array.shape(0));
-  if (static_cast<long>(array.shape(1)) != columns || (rows != batch && rows != 1)) {
-    refuse(name, static_cast<size_t>(batch), static_cast<size_t>(columns));
-  }
-  const bool shared = rows == 1 && batch != 1;
-  return {array.data(), shared ? 0 : array.stride(0), array.stride(1)};
-}
-
-template <class T, class Array>
-Rows<T> optional_rows(const std::optional<Array>& array, const char* name, long batch,
-                      long columns) {
-  if (!array.has_value()) return {nullptr, 0, 0};
-  return rows_of<T>(*array, name, batch, columns);
-}
-
-template <class Array>
-void check_length(const Array& array, const char* name, long batch) {
-  if (static_cast<long>(array.shape(0)) != batch) refuse(name, static_cast<size_t>(batch), 1);
-}
-
-ProblemData problem_of(const Engine& engine, long batch, const Matrix& P, const Matrix& q,
-                       const Matrix& A, const Matrix& b) {
-  const StructureView& view = engine.structure().view();
-  return {rows_of<const double>(P, "P", batch, view.num_P),
-          rows_of<const double>(q, "q", batch, view.n),
-          rows_of<const double>(A, "A", batch, view.num_A),
-          rows_of<const double>(b, "b", batch, view.m)};
-}
-
-/// Where the scale factors of a batch are: one row (d, e) if P and A are shared.
-Scaling scaling_of(const Engine& engine, const ProblemData& problem, long batch,
-                   const MutableTable& scale, const Reals& cost) {
-  const StructureView& view = engine.structure().view();
-  const Rows<double> rows = rows_of<double>(scale, "scale", batch, view.n + view.m);
-  check_length(cost, "cost", batch);
-  const bool is_once = batch > 0 && rows.is_shared();  // strides of no rows say nothing
-  if (is_once && !(problem.P.is_shared() && problem.A.is_shared())) {
-    refuse("scale", static_cast<size_t>(batch), static_cast<size_t>(view.n + view.m));
-  }
-  return {rows.start, rows.row_stride, cost.data(), nullptr};
-}
-
-Scaling optional_scaling(const Engine& engine, const ProblemData& problem, long batch,
-                         const std::optional<MutableTable>& scale,
-                         const std::optional<Reals>& cost) {
-  if (!scale.has_value() || !cost.has_value()) return Scaling{};
-  return scaling_of(engine, problem, batch, *scale, *cost);
-}
 
 void solve(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
            std::optional<Indices> index, double eps_abs, double eps_rel, double eps_infeasible,
@@ -218,6 +149,42 @@ void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, 
   const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
   engine.refine(problem, batch, threads, width, scaling, io, points);
+}
+
+void examine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
+             Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
+             std::optional<Reals> cost, MutableMatrix position, CodeMatrix point_active,
+             Codes has_solution, MutableMatrix factors, Reals cost_factor, MutableMatrix null_x,
+             MutableMatrix null_y, Reals largest, Reals smallest, Reals residual, int threads,
+             int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(status, "status", batch);
+  check_length(has_solution, "has_solution", batch);
+  check_length(cost_factor, "cost_factor", batch);
+  check_length(largest, "largest", batch);
+  check_length(smallest, "smallest", batch);
+  check_length(residual, "residual", batch);
+  AdjointData io{};
+  io.x = rows_of<const double>(x, "x", batch, view.n);
+  io.y = rows_of<const double>(y, "y", batch, view.m);
+  io.s = rows_of<const double>(s, "s", batch, view.m);
+  io.status = status.data();
+  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
+  io.is_active = {active.start, active.row_stride, active.stride};
+  const RegularityData found{rows_of<double>(position, "position", batch, view.m),
+                             rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
+                             has_solution.data(),
+                             rows_of<double>(factors, "factors", batch, view.n + view.m),
+                             cost_factor.data(),
+                             rows_of<double>(null_x, "null_x", batch, view.n),
+                             rows_of<double>(null_y, "null_y", batch, view.m),
+                             largest.data(),
+                             smallest.data(),
+                             residual.data()};
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
+  const nb::gil_scoped_release release;
+  engine.examine(problem, batch, threads, width, scaling, io, found);
 }
 
 void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix v,
@@ -453,6 +420,11 @@ NB_MODULE(_native, module) {
            "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,
            "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
            "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
+      .def("examine", &cvxlayer::examine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
+           "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "position"_a,
+           "point_active"_a, "has_solution"_a, "factors"_a, "cost_factor"_a, "null_x"_a, "null_y"_a,
+           "largest"_a, "smallest"_a, "residual"_a, "threads"_a, "width"_a,
+           "Write how regular the points are where solutions are differentiated.")
       .def("apply", &cvxlayer::apply, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "v"_a,
            "balance"_a, "is_active"_a, "has_solution"_a, "gx"_a.none(), "gy"_a.none(),
            "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "threads"_a, "width"_a,

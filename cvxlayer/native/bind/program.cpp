@@ -20,6 +20,7 @@
 
 #include "../batch/inspect.hpp"
 #include "../batch/layer_run.hpp"
+#include "arrays.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,8 +28,6 @@ using namespace nb::literals;
 namespace cvxlayer {
 namespace {
 
-using Weights = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Indices = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Shared = std::shared_ptr<const SparseMap>;
 
 /// A copy of a map that Python may drop; one copy of one map.
@@ -86,10 +85,9 @@ void build_program(LayerProgram* self, Engine* engine, std::vector<long> part_si
 // Arrays of any shape: what matters is that the rows lie one after the other.
 using Values = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using MutableValues = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
-using Reals = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 /// The rows of an array: as many as the batch, or one. Throws if it has neither.
-RowBlock rows_of(const double* start, size_t size, long length, long batch, bool may_be_shared) {
+RowBlock block_of(const double* start, size_t size, long length, long batch, bool may_be_shared) {
   const auto count = static_cast<long>(size);
   if (count == batch * length) return {start, batch, length};
   if (may_be_shared && count == length) return {start, 1, length};
@@ -108,10 +106,10 @@ LayerRun* run(const LayerProgram& program, const std::vector<Values>& values, lo
   std::vector<double*> starts;
   for (size_t k = 0; k < values.size(); ++k) {
     const long length = program.part_size(static_cast<long>(k));
-    theta.push_back(rows_of(values[k].data(), values[k].size(), length, batch, true));
+    theta.push_back(block_of(values[k].data(), values[k].size(), length, batch, true));
   }
   for (size_t k = 0; k < outputs.size(); ++k) {
-    rows_of(outputs[k].data(), outputs[k].size(), program.outputs()[k].size, batch, false);
+    block_of(outputs[k].data(), outputs[k].size(), program.outputs()[k].size, batch, false);
     starts.push_back(outputs[k].data());
   }
   const nb::gil_scoped_release release;
@@ -139,13 +137,13 @@ bool pull_back(const LayerRun& run, const std::vector<std::optional<Values>>& ou
   for (size_t k = 0; k < bars.size(); ++k) {
     if (!outputs_bar[k].has_value()) continue;
     const Values& bar = *outputs_bar[k];
-    bars[k] = rows_of(bar.data(), bar.size(), program.outputs()[k].size, batch, false);
+    bars[k] = block_of(bar.data(), bar.size(), program.outputs()[k].size, batch, false);
   }
   for (size_t k = 0; k < theta_bar.size(); ++k) {
     if (!values_bar[k].has_value()) continue;
     const MutableValues& bar = *values_bar[k];
     const long length = program.part_size(static_cast<long>(k));
-    theta_bar[k] = rows_of(bar.data(), bar.size(), length, batch, true);
+    theta_bar[k] = block_of(bar.data(), bar.size(), length, batch, true);
   }
   const nb::gil_scoped_release release;
   run.pull_back(bars, theta_bar, residual.data());
