@@ -17,6 +17,9 @@ _MAX_LISTED_FAILURES = 20
 class Status(enum.IntEnum):
     """How the solve of one instance ended.
 
+    NOT_CONVEX: the matrix P of the quadratic part of the objective is not positive semidefinite,
+        so that a point that meets the optimality conditions need not be a minimum.
+
     The numbers are shared with the native core (`native/hsde/status.hpp`).
     """
 
@@ -26,6 +29,7 @@ class Status(enum.IntEnum):
     UNBOUNDED = 3
     MAX_ITERATIONS = 4
     NUMERICAL_ERROR = 5
+    NOT_CONVEX = 6
 
     @property
     def has_solution(self) -> bool:
@@ -133,6 +137,9 @@ _REMEDIES = {
     Status.MAX_ITERATIONS: "MAX_ITERATIONS rows need a larger `max_iters` or a larger `eps`",
     Status.NUMERICAL_ERROR: "NUMERICAL_ERROR rows are badly scaled: "
     'rescale the parameters or try `solver="clarabel"`',
+    Status.NOT_CONVEX: "NOT_CONVEX rows have a quadratic objective whose matrix P is not positive "
+    "semidefinite: correct the matrix of the quadratic form, for example by clipping its negative "
+    "eigenvalues",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import cvxpy as cp
 
 from cvxlayer.canonicalize.answer import AnswerMap
+from cvxlayer.canonicalize.convexity import is_surely_convex
 from cvxlayer.canonicalize.eliminate import eliminate
 from cvxlayer.canonicalize.form import CanonicalForm
 from cvxlayer.canonicalize.frontend import CanonicalizedProblem, read_problem
@@ -50,7 +51,8 @@ def canonicalize(
     """Turn a DPP problem into a reduced parametric cone program.
 
     Raises:
-        NotDppError: the problem is not DCP (with `gp`, DGP) or not DPP.
+        NotDppError: the problem is not DCP (with `gp`, DGP) or not DPP, or its objective not
+            convex.
         ValueError: `parameters` or `variables` do not fit the problem.
         UnsupportedProblemError: it needs integers, or cones that the engine lacks.
     """
@@ -59,7 +61,7 @@ def canonicalize(
     canonical = read_problem(prepared)
     form = eliminate(canonical.form)
     specs = prepared.coordinates.specs(prepared.specs)
-    program = form.to_program(specs)
+    program = form.to_program(specs, is_convex=is_surely_convex(canonical.form.P))
     answers = _Answers(prepared, canonical, form, specs)
     duals, positions, by_dual_id = answers.duals()
     outputs: list[RecoveredOutput] = []

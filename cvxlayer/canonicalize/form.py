@@ -77,12 +77,19 @@ class CanonicalForm:
             dual=self.dual.keep_variables(kept),
         )
 
-    def to_program(self, specs: tuple[ParameterSpec, ...]) -> ParametricConeProgram:
-        """Return the same program as sparse affine maps of the given parameters."""
+    def to_program(
+        self, specs: tuple[ParameterSpec, ...], *, is_convex: bool = False
+    ) -> ParametricConeProgram:
+        """Return the same program as sparse affine maps of the given parameters.
+
+        Args:
+            specs: the parameters.
+            is_convex: whether P is positive semidefinite whatever their values are.
+        """
         P_indptr, P_indices, P_matrix, P_offset = self.P.upper_triangle().compressed()
         A_indptr, A_indices, A_matrix, A_offset = self.A.compressed()
         structure = ConeProgramStructure(
-            self.P.shape[0], self.cones, P_indptr, P_indices, A_indptr, A_indices
+            self.P.shape[0], self.cones, P_indptr, P_indices, A_indptr, A_indices, is_convex
         )
         q_matrix, q_offset = self.q.dense_column()
         b_matrix, b_offset = self.b.dense_column()

@@ -81,6 +81,7 @@ _REMEDIES = {
     Status.UNBOUNDED: "The objective has no lower bound: add a bound or a quadratic term.",
     Status.MAX_ITERATIONS: "Rescale the parameters, or allow more iterations.",
     Status.NUMERICAL_ERROR: "The data are badly scaled: rescale the parameters.",
+    Status.NOT_CONVEX: "The matrix of a quadratic form is not positive semidefinite: correct it.",
 }
 
 

@@ -187,6 +187,7 @@ class Plan:
         for code, special in (
             (Status.MAX_ITERATIONS, jnp.nan),
             (Status.NUMERICAL_ERROR, jnp.nan),
+            (Status.NOT_CONVEX, jnp.nan),
             (Status.INFEASIBLE, finish(sign * jnp.inf)),
             (Status.UNBOUNDED, finish(-sign * jnp.inf)),
         ):

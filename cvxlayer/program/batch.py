@@ -26,6 +26,8 @@ class ConeProgramStructure:
         cones: K, whose size is the number of rows m.
         P_indptr, P_indices: upper triangle of P (n × n) in CSC, sorted, no duplicates.
         A_indptr, A_indices: A (m × n) in CSC, sorted, no duplicates.
+        is_convex: whether P is known to be positive semidefinite, so that no solve has to test
+            it.
     """
 
     num_variables: int
@@ -34,6 +36,7 @@ class ConeProgramStructure:
     P_indices: Int[np.ndarray, " nnz_P"]
     A_indptr: Int[np.ndarray, " n_plus_1"]
     A_indices: Int[np.ndarray, " nnz_A"]
+    is_convex: bool = False
 
     @property
     def num_rows(self) -> int:

@@ -46,6 +46,7 @@ def prepare_engine(structure: ConeProgramStructure) -> _native.Engine:
                 structure.A_indptr.tolist(),
                 structure.A_indices.tolist(),
                 LARGEST_BLOCK,
+                structure.is_convex,
             )
             _engines[structure] = engine
         return engine

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.errors import Status, UnsupportedProblemError
 from cvxlayer.program.batch import ConeProgramBatch
+from cvxlayer.program.convexity import find_indefinite
 from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend, Settings, log_solve
 from cvxlayer.solve.interrupts import keep_interrupt_handler
@@ -215,10 +216,10 @@ def _spread(instance: Instance, part: np.ndarray, absent: float) -> np.ndarray:
     return everywhere
 
 
-def fail(num_variables: int, num_rows: int) -> Row:
+def fail(num_variables: int, num_rows: int, status: Status = Status.NUMERICAL_ERROR) -> Row:
     """Return the row of an instance that nothing came back from."""
     x, nothing = np.full(num_variables, np.nan), np.full(num_rows, np.nan)
-    return Row(x, nothing, nothing, Status.NUMERICAL_ERROR, 0, UNKNOWN)
+    return Row(x, nothing, nothing, status, 0, UNKNOWN)
 
 
 def solve_rows(
@@ -229,6 +230,8 @@ def solve_rows(
 ) -> ConeSolution:
     """Solve every instance by `solve_row`, in threads, and stack what comes back.
 
+    Instances that are not convex are not tried: NOT_CONVEX.
+
     Args:
         backend: for the log.
         batch: the programs.
@@ -236,8 +239,14 @@ def solve_rows(
         solve_row: solves the instance of an index; must release the GIL for threads to pay.
     """
     start = time.perf_counter()
+    is_indefinite = find_indefinite(batch)
+    n, m = batch.structure.num_variables, batch.structure.num_rows
+
+    def solve_convex_row(index: int) -> Row:
+        return fail(n, m, Status.NOT_CONVEX) if is_indefinite[index] else solve_row(index)
+
     with keep_interrupt_handler():
-        rows = map_in_threads(solve_row, batch.size, settings.threads)
+        rows = map_in_threads(solve_convex_row, batch.size, settings.threads)
     solution = _stack(batch, rows, time.perf_counter() - start)
     if settings.verbose:
         log_solve(backend, solution)

@@ -141,6 +141,9 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
         kernels.polish(view, workspace, problem, scaling, settings, index[k], index[k] + 1,
                        results);
       }
+      if (view.tests_convexity) {
+        kernels.test_convexity(view, workspace, problem, index, begin, end, results);
+      }
       return;
     }
     equilibrate(kernels, workspace, problem, scaling, begin, end);
@@ -175,6 +178,9 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
     for (long row = begin; start.is_usable != nullptr && row < end; ++row) {
       start.is_usable[row] = results.status[row] == code(Status::kWarmStarted);
       if (start.is_usable[row] != 0) results.status[row] = code(Status::kSolved);
+    }
+    if (view.tests_convexity) {
+      kernels.test_convexity(view, workspace, problem, nullptr, begin, end, results);
     }
   });
 }

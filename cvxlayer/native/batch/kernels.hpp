@@ -87,6 +87,10 @@ struct Kernels {
   void (*warm_start)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                      const SolveSettings&, const StartingPoints&, long begin, long end,
                      const SolveResults&);
+  /// Give the status kNotConvex to the places [begin, end) of `index` where P is indefinite, unless
+  /// they have a certificate; only of structures that test it.
+  void (*test_convexity)(const StructureView&, char* workspace, const ProblemData&,
+                         const std::int64_t* index, long begin, long end, const SolveResults&);
   /// Pull cotangents of the solution back to the data for instances [begin, end).
   void (*pull_back)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                     const AdjointData&, long begin, long end);

@@ -8,6 +8,7 @@
 #include "../adjoint/polish.hpp"
 #include "../adjoint/warm.hpp"
 #include "../cones/point_projection.hpp"
+#include "../hsde/convexity.hpp"
 #include "../hsde/equilibrate.hpp"
 #include "../hsde/solver.hpp"
 #include "../kkt/definite.hpp"
@@ -19,14 +20,17 @@ template <class L>
 struct LaneKernels {
   static size_t workspace_bytes(const StructureView& view) {
     Arena equilibration(nullptr), solver(nullptr), adjoint(nullptr), curvature(nullptr);
+    Arena convexity(nullptr);
     Equilibration<L>().lay_out(view, equilibration);
     HsdeSolver<L>().lay_out(view, solver);
     Adjoint<L>().lay_out(view, adjoint);
     Curvature<L>().lay_out(view, curvature);
+    Convexity<L>().lay_out(view, convexity);
     size_t bytes = equilibration.used();
     if (solver.used() > bytes) bytes = solver.used();
     if (adjoint.used() > bytes) bytes = adjoint.used();
     if (curvature.used() > bytes) bytes = curvature.used();
+    if (convexity.used() > bytes) bytes = convexity.used();
     return bytes;
   }
 
@@ -81,6 +85,33 @@ struct LaneKernels {
       const bool ready = first > begin && problem.A.is_shared() && scaling.row_stride == 0;
       warm_start.run(problem, scaling, start, first,
                      static_cast<int>(left < L::width ? left : L::width), ready, settings, results);
+    }
+  }
+
+  static void test_convexity(const StructureView& view, char* workspace, const ProblemData& problem,
+                             const std::int64_t* index, long begin, long end,
+                             const SolveResults& results) {
+    Arena arena(workspace);
+    Convexity<L> convexity;
+    convexity.lay_out(view, arena);
+    typename L::M indefinite{};
+    for (long first = begin; first < end; first += L::width) {
+      const int count = end - first < L::width ? static_cast<int>(end - first) : L::width;
+      LaneRows<L::width> lanes(first, count);
+      for (int lane = 0; index != nullptr && lane < L::width; ++lane) {
+        lanes.row[lane] = index[lanes.row[lane]];
+      }
+      // One test does for all that share P.
+      if (first == begin || !problem.P.is_shared()) {
+        indefinite = convexity.find_indefinite(problem, lanes);
+      }
+      for (int lane = 0; lane < count; ++lane) {
+        if (!Ops<L>::get_mask(indefinite, lane)) continue;
+        std::int8_t& status = results.status[lanes.row[lane]];
+        const bool is_certain = status == static_cast<std::int8_t>(Status::kInfeasible) ||
+                                status == static_cast<std::int8_t>(Status::kUnbounded);
+        if (!is_certain) status = static_cast<std::int8_t>(Status::kNotConvex);
+      }
     }
   }
 
@@ -175,10 +206,10 @@ struct LaneKernels {
   }
 
   static constexpr Kernels table(const char* isa) {
-    Kernels kernels{L::width, isa,         &workspace_bytes,  &equilibrate,  &solve,
-                    &polish,  &warm_start, &pull_back,        &refine,       &examine,
-                    &apply,   &curvature,  &projection_bytes, &project_dual, nullptr,
-                    nullptr};
+    Kernels kernels{L::width, isa,         &workspace_bytes, &equilibrate,      &solve,
+                    &polish,  &warm_start, &test_convexity,  &pull_back,        &refine,
+                    &examine, &apply,      &curvature,       &projection_bytes, &project_dual,
+                    nullptr,  nullptr};
     if constexpr (L::width == 1) {
       kernels.definite_bytes = &definite_bytes;
       kernels.is_definite = &is_definite;

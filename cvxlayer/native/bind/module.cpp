@@ -393,7 +393,7 @@ NB_MODULE(_native, module) {
           "__init__",
           [](Engine* self, int n, int num_zero, int num_nonnegative,
              const cvxlayer::ConeList& cones, std::vector<int> P_start, std::vector<int> P_row,
-             std::vector<int> A_start, std::vector<int> A_row, int largest_block) {
+             std::vector<int> A_start, std::vector<int> A_row, int largest_block, bool is_convex) {
             std::vector<cvxlayer::CurvedCone> curved = cvxlayer::cones_of(cones);
             const int m = cvxlayer::count_rows(num_zero, num_nonnegative, curved);
             if (n < 0) throw nb::value_error("native engine: n is negative");
@@ -401,10 +401,10 @@ NB_MODULE(_native, module) {
             cvxlayer::check_pattern("A", A_start, A_row, m, n, false);
             new (self) Engine(std::in_place, n, num_zero, num_nonnegative, std::move(curved),
                               std::move(P_start), std::move(P_row), std::move(A_start),
-                              std::move(A_row), largest_block);
+                              std::move(A_row), largest_block, is_convex);
           },
           "n"_a, "num_zero"_a, "num_nonnegative"_a, "cones"_a, "P_start"_a, "P_row"_a, "A_start"_a,
-          "A_row"_a, "largest_block"_a)
+          "A_row"_a, "largest_block"_a, "is_convex"_a)
       .def("solve", &cvxlayer::solve, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a,
            "index"_a.none(), "eps_abs"_a, "eps_rel"_a, "eps_infeasible"_a, "max_iterations"_a,
            "careful"_a, "polish"_a, "start_x"_a.none(), "start_y"_a.none(), "is_usable"_a.none(),

@@ -13,8 +13,9 @@ enum class Status : std::int8_t {
   kUnbounded = 3,
   kMaxIterations = 4,
   kNumericalError = 5,
-  kProvisional = 6,  // inside one call only: near enough for the polish to finish
-  kWarmStarted = 7,  // inside one call only: solved by steps from another solution
+  kNotConvex = 6,    // P is not positive semidefinite
+  kProvisional = 7,  // inside one call only: near enough for the polish to finish
+  kWarmStarted = 8,  // inside one call only: solved by steps from another solution
 };
 
 }  // namespace cvxlayer

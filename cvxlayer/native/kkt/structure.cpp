@@ -22,7 +22,7 @@ std::vector<int> find_columns(const std::vector<int>& start) {
 
 Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
                      std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-                     std::vector<int> A_row, int largest_block)
+                     std::vector<int> A_row, int largest_block, bool is_convex)
     : n_(n),
       num_zero_(num_zero),
       num_linear_(num_zero + num_nonnegative),
@@ -46,6 +46,7 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
   choose_folded(solve_);
   build_plan(solve_, false);
   if (has_blocks_) build_plan(adjoint_, true);
+  if (!is_convex && !P_row_.empty()) build_convexity();
   build_view();
 }
 
@@ -173,6 +174,16 @@ void Structure::build_union(const CurvedCone& cone) {
   mixed_start_.push_back(static_cast<int>(mixed_column_.size()));
 }
 
+void Structure::build_convexity() {
+  const std::vector<signed char> sign(static_cast<size_t>(n_), 1);
+  const std::vector<bool> is_late(static_cast<size_t>(n_), false);
+  convexity_ = std::make_unique<Symbolic>(n_, P_row_, P_column_, sign, is_late);
+  for (size_t k = 0; k < P_row_.size(); ++k) {
+    convexity_entry_.push_back(convexity_->entry(P_row_[k], P_column_[k]));
+  }
+  for (int j = 0; j < n_; ++j) convexity_diagonal_.push_back(convexity_->entry(j, j));
+}
+
 KktPlan Structure::plan_view(const Plan& plan) const {
   return {plan.symbolic->view(),
           plan.variable_position.data(),
@@ -248,6 +259,10 @@ void Structure::build_view() {
   view_.term_entry = term_entry_.data();
   view_.solve = plan_view(solve_);
   view_.adjoint = plan_view(adjoint());
+  view_.tests_convexity = convexity_ != nullptr;
+  if (convexity_ != nullptr) {
+    view_.convexity = {convexity_->view(), convexity_entry_.data(), convexity_diagonal_.data()};
+  }
 }
 
 }  // namespace cvxlayer

@@ -45,6 +45,13 @@ struct KktPlan {
   const FoldedTerm* folded_term;
 };
 
+/// Where the entries of P alone go in the storage of a factor, to test whether it is positive
+/// semidefinite.
+struct ConvexityPlan {
+  SymbolicView symbolic;
+  const long *entry, *diagonal;  // nnz(P), n
+};
+
 /// Plain pointers into a `Structure`, for lane code.
 struct StructureView {
   int n, m, num_zero, num_linear, num_cones, degree;
@@ -70,15 +77,18 @@ struct StructureView {
   // bordered ones, whose `term_row` counts from the first row of the cone.
   const int *term_start, *term_row, *term_column, *term_entry;
   KktPlan solve, adjoint;
+  bool tests_convexity;  // P may be indefinite
+  ConvexityPlan convexity;
 };
 
 class Structure {
  public:
   /// `cones` without their `start`, which follows from their sizes. Second-order cones of more
-  /// than `largest_block` rows are bordered.
+  /// than `largest_block` rows are bordered. With `is_convex`, P is known to be positive
+  /// semidefinite.
   Structure(int n, int num_zero, int num_nonnegative, std::vector<CurvedCone> cones,
             std::vector<int> P_start, std::vector<int> P_row, std::vector<int> A_start,
-            std::vector<int> A_row, int largest_block);
+            std::vector<int> A_row, int largest_block, bool is_convex);
 
   Structure(const Structure&) = delete;
   Structure& operator=(const Structure&) = delete;
@@ -124,6 +134,7 @@ class Structure {
                                     bool mixes_cone_rows) const;
   void place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
   void build_runs(Plan& plan) const;
+  void build_convexity();
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.
   template <class Body>
   void for_each_pair(size_t cone, const Body& body) const {
@@ -150,6 +161,8 @@ class Structure {
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;
   std::vector<int> term_start_, term_row_, term_column_, term_entry_;
   Plan solve_, adjoint_;
+  std::unique_ptr<Symbolic> convexity_;  // null where P is not tested
+  std::vector<long> convexity_entry_, convexity_diagonal_;
   StructureView view_{};
 };
 
