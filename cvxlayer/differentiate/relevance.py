@@ -43,7 +43,7 @@ class Responses:
         cls,
         answer: tuple[np.ndarray, np.ndarray],
         point: tuple[np.ndarray, np.ndarray],
-        factors: Float[np.ndarray, "rows n+m"],
+        factors: Float[np.ndarray, "rows n_plus_m"],
         cost: Float[np.ndarray, " rows"],
     ) -> Responses:
         """Return answers (λ, ν) at points (x, y) without their noise.
@@ -94,7 +94,7 @@ class Relevance:
         return self._pull_back(bars)
 
     def random_loss(
-        self, factors: Float[np.ndarray, "rows n+m"], cost: Float[np.ndarray, " rows"]
+        self, factors: Float[np.ndarray, "rows n_plus_m"], cost: Float[np.ndarray, " rows"]
     ) -> tuple[Float[np.ndarray, "rows 1 n"], Float[np.ndarray, "rows 1 m"]]:
         """Return cotangents of x and y of a loss in which every output has about the same part."""
         rng = np.random.default_rng(0)
