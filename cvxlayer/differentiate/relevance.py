@@ -126,7 +126,9 @@ class Relevance:
         rows = len(bars[1])
         shapes = [np.broadcast_to(0.0, (rows, size)) for size in self.program.parameter_sizes]
         adjoint = AffineAdjoint(shapes, [True] * len(shapes), threads=1)
-        self.program.add_adjoint_to(adjoint, ConeProgramCotangent(*bars, np.zeros(rows)))
+        self.program.add_adjoint_to(
+            adjoint, ConeProgramCotangent(bars[0], bars[1], bars[2], bars[3], np.zeros(rows))
+        )
         found = [part for part in adjoint.total() if part is not None]
         return np.concatenate([np.zeros((rows, 0)), *found], axis=1)
 
@@ -161,4 +163,5 @@ def _survives(
     mixed = tuple(
         a * rng.choice([-1.0, 1.0], a.shape[1]) * rng.uniform(1, 2, a.shape[1]) for a in arrays
     )
-    return (np.abs(linear(arrays)) > _CANCELLED * np.abs(linear(mixed))).any(axis=1)
+    is_more: np.ndarray = np.abs(linear(arrays)) > _CANCELLED * np.abs(linear(mixed))
+    return np.any(is_more, axis=1)
