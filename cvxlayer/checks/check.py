@@ -10,6 +10,7 @@ import cvxpy as cp
 import numpy as np
 
 from cvxlayer.canonicalize.leaves import full_value
+from cvxlayer.checks.derivative import check_derivative
 from cvxlayer.checks.gradient import check_gradient, solves_per_instance
 from cvxlayer.checks.report import Report
 from cvxlayer.checks.sampling import Values, read_values, sample_values
@@ -76,6 +77,8 @@ def check_problem(
     solve = solve_batch(program, points, backend)
     if not solve.num_solved:
         return Report(verdict, parameters, described, solve)
+    announce("examining the derivative")
+    regularity = check_derivative(program, points, backend)
     announce("timing")
     timing = measure(program, points, backend, derivative if parameters else None)
     announce("comparing the gradient with finite differences")
@@ -89,7 +92,7 @@ def check_problem(
         num_instances=int(np.clip(affordable, 1, _MOST_GRADIENT_INSTANCES)),
         seed=seed,
     )
-    return Report(verdict, parameters, described, solve, gradient, timing)
+    return Report(verdict, parameters, described, solve, regularity, gradient, timing)
 
 
 def _values(

@@ -122,6 +122,29 @@ class SolveReport:
         return self.num_solved == self.num_instances if self.is_given else self.num_solved > 0
 
 
+@dataclasses.dataclass(frozen=True)
+class DerivativeCheck:
+    """Whether the derivative exists and is unique, over the instances with a solution.
+
+    Attributes:
+        num_instances: how many these are.
+        num_exists: at how many of them it exists and is unique.
+        failed: how many failed which `DerivativeTest`, by its name; an instance may fail several.
+        constraints: those that make instances fail, in the user's terms.
+        margin: the smallest; infinite without inequalities.
+        condition: the largest; infinite where the derivative's linear system is singular.
+        residual: the worst of the optimality conditions, relative.
+    """
+
+    num_instances: int
+    num_exists: int
+    failed: dict[str, int]
+    constraints: tuple[str, ...]
+    margin: float
+    condition: float
+    residual: float
+
+
 class GradientVerdict(enum.Enum):
     """What a comparison of the gradient with finite differences says.
 
@@ -195,6 +218,8 @@ class Report:
         parameters: the inputs, in call order.
         program: what it compiles to.
         solve: how a batch of it is solved.
+        derivative: whether it can be differentiated at these instances; None also without
+            parameters.
         gradient: whether its gradient is right; None also without parameters.
         timing: what it costs.
     """
@@ -203,6 +228,7 @@ class Report:
     parameters: tuple[ParameterReport, ...] = ()
     program: ProgramReport | None = None
     solve: SolveReport | None = None
+    derivative: DerivativeCheck | None = None
     gradient: GradientReport | None = None
     timing: TimingReport | None = None
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cvxlayer.checks.report import (
+    DerivativeCheck,
     GradientReport,
     GradientVerdict,
     ProgramReport,
@@ -42,6 +43,8 @@ def render_report(report: Report, path: str, expression: str) -> RenderableType:
         _add_program(page, report)
     if report.solve is not None:
         _add_solve(page, report.solve)
+    if report.derivative is not None:
+        _add_derivative(page, report.derivative)
     if report.gradient is not None:
         _add_gradient(page, report.gradient)
     elif report.solve is not None and report.solve.num_solved:
@@ -169,6 +172,35 @@ def _add_solve(page: Table, solve: SolveReport) -> None:
         text.append("\n").append_text(_with_code(solve.advice))
     mark = _BAD if not solve.is_good else _UNSURE if solve.advice else _GOOD
     _add(page, mark, "Solve", text)
+
+
+def _add_derivative(page: Table, derivative: DerivativeCheck) -> None:
+    count, total = derivative.num_exists, derivative.num_instances
+    instances = _count(total, "instance")
+    if count:
+        text = Text.assemble(("exists and is unique", "bold"))
+        text.append(f" at {instances if count == total else f'{count} of {instances}'}; ")
+    else:
+        text = Text.assemble(("is not unique", "bold"), f" at any of {instances}; ")
+    margin = "none" if math.isinf(derivative.margin) else f"{derivative.margin:.0e}"
+    condition = "infinite" if math.isinf(derivative.condition) else f"{derivative.condition:.0e}"
+    text.append(f"smallest margin {margin}, largest condition {condition}")
+    for name, number in derivative.failed.items():
+        text.append(f"\n{_count(number, 'instance')}: {_FAILED[name]}")
+    if derivative.constraints:
+        listed = ", ".join(f"`{name}`" for name in derivative.constraints[:_MOST_CONSTRAINTS])
+        more = len(derivative.constraints) - _MOST_CONSTRAINTS
+        tail = f" and {more} more" if more > 0 else ""
+        text.append("\ninvolved: ").append_text(_with_code(listed + tail))
+    _add(page, _GOOD if count == total else _UNSURE, "Derivative", text)
+
+
+_MOST_CONSTRAINTS = 5
+_FAILED = {
+    "STRICT_COMPLEMENTARITY": "a kink, where a constraint holds without force",
+    "CONSISTENCY": "what is returned is not unique; a small quadratic term would make it so",
+    "DUAL_UNIQUENESS": "a kink, where more constraints meet than are needed",
+}
 
 
 def _add_gradient(page: Table, gradient: GradientReport) -> None:

@@ -17,8 +17,8 @@ from cvxlayer.differentiate.residual_map import ComplementaryPoint, DenseProgram
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution
 
-SINGULAR = 1e-9
-"""Of the largest singular value of K: below, the derivative's linear system is not solved."""
+SINGULAR = 1e-11
+"""Of the largest singular value of K: what rounding leaves of zero."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Examination:
     position: Float[np.ndarray, "batch m"]
     is_active: Int[np.ndarray, "batch m"]
     has_solution: Bool[np.ndarray, " batch"]
-    factors: Float[np.ndarray, "batch n+m"]
+    factors: Float[np.ndarray, "batch n_plus_m"]
     cost: Float[np.ndarray, " batch"]
     null_x: Float[np.ndarray, "batch n"]
     null_y: Float[np.ndarray, "batch m"]

@@ -43,7 +43,7 @@ class Responses:
         cls,
         answer: tuple[np.ndarray, np.ndarray],
         point: tuple[np.ndarray, np.ndarray],
-        factors: Float[np.ndarray, "rows n+m"],
+        factors: Float[np.ndarray, "rows n_plus_m"],
         cost: Float[np.ndarray, " rows"],
     ) -> Responses:
         """Return answers (λ, ν) at points (x, y) without their noise.
@@ -94,7 +94,7 @@ class Relevance:
         return self._pull_back(bars)
 
     def random_loss(
-        self, factors: Float[np.ndarray, "rows n+m"], cost: Float[np.ndarray, " rows"]
+        self, factors: Float[np.ndarray, "rows n_plus_m"], cost: Float[np.ndarray, " rows"]
     ) -> tuple[Float[np.ndarray, "rows 1 n"], Float[np.ndarray, "rows 1 m"]]:
         """Return cotangents of x and y of a loss in which every output has about the same part."""
         rng = np.random.default_rng(0)
@@ -126,7 +126,9 @@ class Relevance:
         rows = len(bars[1])
         shapes = [np.broadcast_to(0.0, (rows, size)) for size in self.program.parameter_sizes]
         adjoint = AffineAdjoint(shapes, [True] * len(shapes), threads=1)
-        self.program.add_adjoint_to(adjoint, ConeProgramCotangent(*bars, np.zeros(rows)))
+        self.program.add_adjoint_to(
+            adjoint, ConeProgramCotangent(bars[0], bars[1], bars[2], bars[3], np.zeros(rows))
+        )
         found = [part for part in adjoint.total() if part is not None]
         return np.concatenate([np.zeros((rows, 0)), *found], axis=1)
 
@@ -161,4 +163,5 @@ def _survives(
     mixed = tuple(
         a * rng.choice([-1.0, 1.0], a.shape[1]) * rng.uniform(1, 2, a.shape[1]) for a in arrays
     )
-    return (np.abs(linear(arrays)) > _CANCELLED * np.abs(linear(mixed))).any(axis=1)
+    is_more: np.ndarray = np.abs(linear(arrays)) > _CANCELLED * np.abs(linear(mixed))
+    return np.any(is_more, axis=1)

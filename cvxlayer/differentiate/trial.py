@@ -220,11 +220,13 @@ class Trial:
 
 
 def _select(point: LinearizationPoint, rows: np.ndarray) -> LinearizationPoint:
-    arrays = (point.x, point.y, point.v, point.balance, point.is_active)
-    smoothing = None if point.smoothing is None else point.smoothing[rows]
     return LinearizationPoint(
-        *(array[rows] for array in arrays),
+        point.x[rows],
+        point.y[rows],
+        point.v[rows],
+        point.balance[rows],
+        point.is_active[rows],
         point.has_solution[rows],
         point.residual[rows],
-        smoothing,
+        None if point.smoothing is None else point.smoothing[rows],
     )

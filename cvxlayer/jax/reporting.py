@@ -58,7 +58,8 @@ class DerivativeJudge:
             array.reshape(*self.batch_shape, *shape)
             for array, (shape, _) in zip(found, kinds, strict=True)
         ]
-        return DerivativeReport(*arrays, names)
+        margin, condition, residual, failed, involved = arrays
+        return DerivativeReport(margin, condition, residual, failed, involved, names)
 
 
 def _report(
@@ -79,7 +80,9 @@ def _report(
     batch = program.program.evaluate(values, size)
     nothing, none = np.zeros(size), np.zeros(size, np.int64)
     solution = ConeSolution(
-        *map(_exact, (x, y, s)),
+        _exact(x),
+        _exact(y),
+        _exact(s),
         status,
         none,
         nothing,

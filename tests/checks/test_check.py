@@ -93,7 +93,8 @@ def test_a_problem_outside_the_rules_gets_only_its_verdict(constraint, is_dcp, m
     assert report.verdict.is_dcp is is_dcp
     assert not report.verdict.is_supported
     assert any(words in (report.verdict.message or "") for words in message.split("|"))
-    assert report.program is report.solve is report.gradient is report.timing is None
+    parts = (report.program, report.solve, report.derivative, report.gradient, report.timing)
+    assert parts == (None,) * 5
 
 
 def test_a_geometric_program_is_judged_by_its_own_rules():
@@ -183,7 +184,7 @@ def test_times_are_measured():
 def test_steps_are_announced_in_order():
     steps: list[str] = []
     check_problem(denoiser(), samples=4, progress=steps.append)
-    words = ["compiling", "solving 4 instances", "timing", "comparing the gradient"]
+    words = ["compiling", "solving 4 instances", "examining", "timing", "comparing the gradient"]
     assert [step[: len(word)] for step, word in zip(steps, words, strict=True)] == words
 
 

@@ -42,12 +42,14 @@ BODIES = {
 }
 KEYS = {
     "": {"schema", "good", "file", "problem", "verdict", "parameters", "program", "solve",
-         "gradient", "timing"},
+         "derivative", "gradient", "timing"},
     "verdict": {"is_dcp", "is_dpp", "is_dgp", "is_supported", "message"},
     "program": {"size", "cvxpy_size", "zero", "nonnegative", "second_order", "semidefinite",
                 "exponential", "power", "depends", "variables", "compile_seconds"},
     "solve": {"num_instances", "is_given", "statuses", "primal_residual", "dual_residual", "gap",
               "iterations", "advice"},
+    "derivative": {"num_instances", "num_exists", "failed", "constraints", "margin", "condition",
+                   "residual"},
     "gradient": {"verdict", "error", "error_by_parameter", "num_directions", "num_kinks",
                  "num_instances", "num_not_unique", "adjoint_residual"},
     "timing": {"batch", "forward_seconds", "backward_seconds", "single_forward_seconds",
@@ -80,7 +82,8 @@ def run(*arguments: str):
         ("unsupported", AT_FAULT, ["not supported", "integer", "cannot be a layer"]),
         ("infeasible", AT_FAULT, ["0 of 8 sampled instances: 8 INFEASIBLE", "--values",
                                   "cannot be solved"]),
-        ("not_unique", AT_FAULT, ["does not exist", "Do not rely on the gradient"]),
+        ("not_unique", AT_FAULT, ["is not unique at", "involved: ", "does not exist",
+                                  "Do not rely on the gradient"]),
     ],
 )  # fmt: skip
 def test_the_exit_code_and_the_page_judge_the_problem(path_of, name, code, words):

@@ -21,7 +21,7 @@ constexpr int kConePolishes = 3;
 constexpr double kComparable = 1e3;       // up to this ratio a sum keeps enough digits of both
 constexpr double kProjected = 1e-14;      // of the size of v: what projecting is rounded by
 constexpr int kPowerSteps = 4;            // for a singular value within a factor
-constexpr double kSingular = 1e-9;        // of the largest singular value: refining stagnates
+constexpr double kSingular = 1e-11;       // of the largest singular value: what rounding leaves
 constexpr double kNoise = 1e-8;           // of a null vector, in what stands for its zeros
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
