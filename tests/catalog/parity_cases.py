@@ -17,6 +17,7 @@ import cvxpy as cp
 import numpy as np
 
 import cvxlayer
+from tests.catalog.problems import PROBLEMS
 from tests.catalog.smooth_layers import SMOOTH_LAYERS
 from tests.catalog.smooth_problems import smooth_case
 
@@ -194,3 +195,6 @@ PARITY_CASES = [
     ParityCase("semidefinite parameter", _positive, _symmetric(_ROOT, [-3.0, 1.0, 0.5])),
     ParityCase("degenerate", _degenerate, _near([-1.0, -1.3], 1.0), is_smooth=False),
 ]
+
+PROBLEM_CASES = [ParityCase(case.name, case.build, case.sample) for case in PROBLEMS]
+"""The problems of the catalog; some are sampled near a kink, so first derivatives only."""

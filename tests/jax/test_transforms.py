@@ -24,18 +24,6 @@ each_of_a_few = pytest.mark.parametrize(
 )
 
 
-@each_case
-def test_vmap_equals_a_batch(case, rng):
-    layer, values = layer_of(case), values_of(case, rng, 3)
-    assert_close(jax.vmap(layer)(*values), layer(*values), ROUNDING)
-
-
-@each_of_a_few
-def test_nested_vmap_equals_a_batch_of_two_dimensions(case, rng):
-    layer, values = layer_of(case), values_of(case, rng, 2, 3)
-    assert_close(jax.vmap(jax.vmap(layer))(*values), layer(*values), ROUNDING)
-
-
 def test_vmap_may_take_any_axis_and_leave_values_out(rng):
     case = smooth_case("maximize")
     layer = layer_of(case)

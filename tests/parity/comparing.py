@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.catalog.parity_cases import PARITY_CASES, ParityCase
+from tests.catalog.parity_cases import PARITY_CASES, PROBLEM_CASES, ParityCase
 from tests.catalog.smooth_layers import SMOOTH_LAYERS
 from tests.parity.frontends import NumpyFrontend, Subject
 
@@ -27,6 +27,7 @@ NUMPY = NumpyFrontend()
 SMOOTH_CASES = [case for case in PARITY_CASES if case.is_smooth]
 
 each_case = pytest.mark.parametrize("case", PARITY_CASES, ids=str)
+each_problem = pytest.mark.parametrize("case", [*PARITY_CASES, *PROBLEM_CASES], ids=str)
 each_smooth_case = pytest.mark.parametrize("case", SMOOTH_CASES, ids=str)
 # One for each kind of cone: what the order of composition may depend on.
 each_kind = pytest.mark.parametrize("case", PARITY_CASES[: len(SMOOTH_LAYERS)], ids=str)

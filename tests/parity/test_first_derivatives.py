@@ -14,7 +14,9 @@ from tests.parity.comparing import (
     assert_close,
     difference,
     each_case,
+    each_kind,
     each_of_a_few,
+    each_problem,
     each_smooth_case,
     jacobian_of,
     point_of,
@@ -26,10 +28,23 @@ from tests.parity.frontends import Subject
 pytestmark = quietly
 
 
-@each_case
+@each_problem
 def test_values_are_those_of_numpy(case: ParityCase, frontend: Frontend) -> None:
     subject, theta = Subject(case, "solution"), point_of(case, 3)
     assert_close(frontend.call(subject, theta), NUMPY.call(subject, theta), SAME)
+
+
+@each_kind
+def test_statistics_are_those_of_numpy(case: ParityCase, frontend: Frontend) -> None:
+    subject, theta = Subject(case, "solution"), point_of(case, 3)
+    expected = NUMPY.layer(subject).solve(*unpack(theta, case.like))
+    values = unpack(frontend.array(theta), case.like)
+    found = frontend.layer(subject).solve(*values)
+    for name in ("status", "iterations", "solved_by"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("primal", "dual", "gap"):
+        left, right = (np.asarray(getattr(one.residuals, name)) for one in (found, expected))
+        np.testing.assert_allclose(left, right, rtol=0, atol=SAME)
 
 
 @each_smooth_case
@@ -41,7 +56,7 @@ def test_the_engine_has_the_slopes_of_its_answers(case: ParityCase, rng) -> None
         assert_close(jacobian_of(subject) @ along, slope, DIFFERENCE)
 
 
-@each_case
+@each_problem
 def test_reverse_mode_is_that_of_numpy(case: ParityCase, frontend: Frontend, rng) -> None:
     subject, theta = Subject(case, "outputs"), point_of(case, 3)
     weights = rng.normal(size=NUMPY.call(subject, theta).shape)
@@ -85,7 +100,7 @@ def test_nested_maps_are_batches_of_two_dimensions(case: ParityCase, frontend: F
     assert_close(frontend.nested_call(subject, theta), NUMPY.call(subject, theta), SAME)
 
 
-@each_of_a_few
+@each_kind
 def test_jacobians_of_nested_maps_are_those_of_each_row(
     case: ParityCase, frontend: Frontend
 ) -> None:

@@ -24,7 +24,7 @@ from cvxlayer.errors import (  # noqa: E402
     Status,
 )
 from cvxlayer.torch import Layer  # noqa: E402
-from tests.catalog.problems import PROBLEMS, case_named  # noqa: E402
+from tests.catalog.problems import case_named  # noqa: E402
 
 SOLVER_TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 5e-2, torch.float32: 1e-5}
 
@@ -50,15 +50,6 @@ def one_infeasible_row() -> list[torch.Tensor]:
 
 
 # --- frameworks --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("case", PROBLEMS, ids=str)
-def test_torch_equals_numpy(case, rng):
-    parts, values = case.build(), case.sample_batch(rng, 3)
-    numpy_outputs = cvxlayer.Layer(*parts)(*values)
-    torch_outputs = Layer(*parts)(*[torch.from_numpy(value) for value in values])
-    for left, right in zip(numpy_outputs, torch_outputs, strict=True):
-        np.testing.assert_array_equal(left, right.numpy())
 
 
 def test_the_dispatching_layer_gives_differentiable_tensors_for_tensors(rng):

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.autograd import forward_ad, functional, gradcheck, gradgradcheck  # noqa: E402
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap  # noqa: E402
 
 import cvxlayer  # noqa: E402
 from cvxlayer.errors import (  # noqa: E402
@@ -79,27 +79,6 @@ def test_grad_equals_backward(case, rng):
     inputs, loss = leaves(values), loss_of(build(case))
     expected = torch.autograd.grad(loss(*inputs), inputs)
     assert_close(grad(loss, tuple(range(len(inputs))))(*tensors(values)), expected)
-
-
-@each
-def test_vjp_and_jvp_are_adjoint(case, rng):
-    function, values = outputs_of(build(case)), tensors(case.sample(rng))
-    tangents = [torch.randn_like(value) for value in values]
-    output, tangent = jvp(function, tuple(values), tuple(tangents))
-    same, pull_back = vjp(function, *values)
-    cotangent = torch.randn_like(output)
-    bars = pull_back(cotangent)
-    # PyTorch's convention for complex gradients: the pairing is the real part of a conj(b).
-    found = sum((bar.conj() * dot).real.sum() for bar, dot in zip(bars, tangents, strict=True))
-    assert_close(found, (cotangent * tangent).sum())
-    assert_close(same, output, 0.0)
-
-
-@real
-def test_forward_and_reverse_jacobians_agree(case, rng):
-    function, values = outputs_of(build(case)), tensors(case.sample(rng))
-    every = tuple(range(len(values)))
-    assert_close(jacfwd(function, every)(*values), jacrev(function, every)(*values))
 
 
 @each
@@ -171,40 +150,6 @@ def test_gradgradcheck_passes_in_every_mode(case, rng):
     )
 
 
-@real
-def test_every_composition_gives_the_hessian_of_the_value(case, rng):
-    layer, values = build(case), tensors(case.sample(rng))
-    every = tuple(range(len(values)))
-
-    def value(*inputs: torch.Tensor) -> torch.Tensor:
-        return layer.solve(*inputs).value
-
-    direction = [torch.randn_like(entry) for entry in values]
-    ahead, behind = (
-        grad(value, every)(*(v + sign * STEP * d for v, d in zip(values, direction, strict=True)))
-        for sign in (1.0, -1.0)
-    )
-    differences = [(a - b) / (2.0 * STEP) for a, b in zip(ahead, behind, strict=True)]
-    for outer in (jacfwd, jacrev):
-        for inner in (jacfwd, jacrev):
-            blocks = outer(inner(value, every), every)(*values)
-            for row, difference in zip(blocks, differences, strict=True):
-                along = sum(
-                    torch.tensordot(block, d, dims=d.ndim)
-                    for block, d in zip(row, direction, strict=True)
-                )
-                assert_close(along, difference, 1e-5)
-
-
-@real
-def test_every_composition_gives_the_same_hessian_of_a_loss(case, rng):
-    loss, values = loss_of(build(case)), tensors(case.sample(rng))
-    every = tuple(range(len(values)))
-    expected = hessian(loss, every)(*values)
-    for outer, inner in ((jacrev, jacrev), (jacfwd, jacfwd), (jacrev, jacfwd)):
-        assert_close(outer(inner(loss, every), every)(*values), expected)
-
-
 def test_a_gradient_is_differentiated_by_backward_as_by_transforms(rng):
     case = smooth_layer("second-order")
     loss, values = loss_of(build(case)), case.sample(rng)
@@ -249,31 +194,6 @@ def test_third_derivatives_are_exact_or_refused(case, rng):
 
 
 # --- vmap --------------------------------------------------------------------------------
-
-
-@each
-def test_vmap_equals_a_batch(case, rng):
-    layer, batch = build(case), tensors(case.sample_batch(rng, 3))
-    for found, expected in zip(vmap(layer)(*batch), layer(*batch), strict=True):
-        assert_close(found, expected, 1e-12)
-
-
-@each
-def test_gradients_for_each_sample_equal_those_of_single_calls(case, rng):
-    loss, batch = loss_of(build(case)), tensors(case.sample_batch(rng, 3))
-    every = tuple(range(len(batch)))
-    found = vmap(grad(loss, every))(*batch)
-    for row in range(3):
-        expected = grad(loss, every)(*(value[row] for value in batch))
-        assert_close(tuple(part[row] for part in found), expected, 1e-7)
-
-
-@few
-def test_hessians_are_mapped(case, rng):
-    loss, batch = loss_of(build(case)), tensors(case.sample_batch(rng, 2))
-    found = vmap(hessian(loss))(*batch)
-    for row in range(2):
-        assert_close(found[row], hessian(loss)(*(value[row] for value in batch)), 1e-6)
 
 
 @few
@@ -434,15 +354,6 @@ def test_failed_rows_are_nan_with_zero_derivatives_of_every_order():
         assert value.grad.isfinite().all()
 
 
-def test_a_tangent_of_a_failed_row_is_exactly_zero():
-    layer, values = between(on_failure="nan"), tuple(with_a_failed_row())
-    tangents = tuple(torch.ones_like(value) for value in values)
-    output, tangent = jvp(lambda *inputs: layer(*inputs)[0], values, tangents)
-    assert output[1].isnan().all()
-    assert torch.equal(tangent[1], torch.zeros(2, dtype=torch.float64))
-    assert (tangent[[0, 2]] != 0).any()
-
-
 def test_a_failed_row_raises_inside_of_a_transform():
     with pytest.raises(SolverError, match="1: INFEASIBLE") as caught:
         vmap(between())(*with_a_failed_row())
@@ -457,18 +368,6 @@ def test_bad_values_are_refused_inside_of_transforms():
         vmap(layer)(point, low, high - 0.5)
     with pytest.raises(ShapeError, match=r"`low` has shape \(3,\)"):
         vmap(layer)(point, torch.zeros(3, 3), high)
-
-
-def test_infinite_bounds_have_zero_derivatives_inside_of_transforms():
-    x, point, upper = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - point)), [x <= upper])
-    layer = Layer(problem, [point, upper], [x])
-    point, upper = torch.tensor([1.0, 2.0]).double(), torch.tensor([0.5, torch.inf]).double()
-    expected = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).double()
-    for jacobian in (jacrev, jacfwd):
-        found = jacobian(lambda bound: layer(point, bound)[0])(upper)
-        assert_close(found, expected, 1e-6)
-        assert torch.equal(found[:, 1], torch.zeros(2).double())
 
 
 def test_dtypes_are_kept_inside_of_transforms(rng):
