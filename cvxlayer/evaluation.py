@@ -23,6 +23,7 @@ from cvxlayer.compiler import (
     compile_problem,
     lagrangian_derivative,
     least_squares_derivative,
+    smoothed_derivative,
 )
 from cvxlayer.errors import ParameterValueError, SolverError, Status
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
@@ -32,6 +33,7 @@ from cvxlayer.options import (
     DerivativeMode,
     LayerOptions,
     OnFailure,
+    Smoothed,
     read_warm_start,
     resolve_options,
 )
@@ -268,12 +270,7 @@ class Evaluator:
 
     def derivative(self, settings: Settings) -> ConeDerivative | None:
         """Return what differentiates solutions found with these settings; None for our engine."""
-        backend, mode = self.options.backend, self.options.derivative
-        if isinstance(mode, LPGD):
-            return lagrangian_derivative(mode.tau, backend, settings)
-        if mode is DerivativeMode.LEAST_SQUARES:
-            return least_squares_derivative()
-        return backend.derivative(settings)
+        return find_derivative(self.options, settings)
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""
@@ -301,6 +298,18 @@ class Evaluator:
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
         """Return itself: nothing in it changes."""
         return self
+
+
+def find_derivative(options: LayerOptions, settings: Settings) -> ConeDerivative | None:
+    """Return the engine of a mode for solutions found with some settings; None for ours."""
+    backend, mode = options.backend, options.derivative
+    if isinstance(mode, LPGD):
+        return lagrangian_derivative(mode.tau, backend, settings)
+    if isinstance(mode, Smoothed):
+        return smoothed_derivative(mode.mu)
+    if mode is DerivativeMode.LEAST_SQUARES:
+        return least_squares_derivative()
+    return backend.derivative(settings)
 
 
 def find_evaluator(number: int) -> Evaluator:

@@ -59,7 +59,7 @@ def refine(
         smoothing=(smoothing := np.zeros(batch.size)),
     )
     for row in np.flatnonzero(point.has_solution).tolist():
-        program, scaling, is_present = _equilibrated(batch, row)
+        program, scaling, is_present = equilibrated(batch, row)
         start = _classified(program, scaling, is_present, solution, row)
         found = polish(program, start)
         if reduces:
@@ -123,7 +123,7 @@ def apply(
     lam, nu = np.zeros((batch.size, count, n)), np.zeros((batch.size, count, m))
     residuals = np.zeros((batch.size, count))
     for row in np.flatnonzero(point.has_solution).tolist():
-        program, scaling, is_present = _equilibrated(batch, row)
+        program, scaling, is_present = equilibrated(batch, row)
         root = _projection_root(program, scaling, is_present, point, row)
         kkt = KktMatrix(program, root)
         d, e, k = scaling.column, scaling.row, scaling.cost
@@ -193,7 +193,7 @@ def _without_rounding(
     return y, s
 
 
-def _equilibrated(
+def equilibrated(
     batch: ConeProgramBatch, row: int
 ) -> tuple[DenseProgram, Scaling, Bool[np.ndarray, " m"]]:
     """Return one instance without the rows whose bound is infinite, scaled, and which are left."""
