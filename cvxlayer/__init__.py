@@ -6,7 +6,7 @@ from cvxlayer.compiler import CompiledProgram
 from cvxlayer.compiler import compile_problem as compile  # noqa: A004 (as `re.compile`)
 from cvxlayer.errors import Status
 from cvxlayer.layer import Layer
-from cvxlayer.options import LPGD
+from cvxlayer.options import LPGD, Smoothed
 from cvxlayer.program.solution import Solution, SolvedBy
 from cvxlayer.solve.backend import AbstractBackend
 
@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Layer",
     "LPGD",
+    "Smoothed",
     "compile",
     "CompiledProgram",
     "Solution",

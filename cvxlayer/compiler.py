@@ -363,3 +363,11 @@ def least_squares_derivative() -> ConeDerivative:
     from cvxlayer.differentiate.least_squares import LeastSquaresDerivative  # only where asked for
 
     return LeastSquaresDerivative()
+
+
+@functools.cache
+def smoothed_derivative(mu: float) -> LinearizedDerivative:
+    """Return the engine of the derivative on the central path of μ."""
+    from cvxlayer.differentiate.smoothed import SmoothedDerivative  # needs the compiled core
+
+    return SmoothedDerivative(mu)

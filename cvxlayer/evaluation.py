@@ -23,6 +23,7 @@ from cvxlayer.compiler import (
     compile_problem,
     lagrangian_derivative,
     least_squares_derivative,
+    smoothed_derivative,
 )
 from cvxlayer.errors import ParameterValueError, SolverError, Status
 from cvxlayer.inputs import InputBatch, InputRule, batch_inputs, bind_values
@@ -32,6 +33,7 @@ from cvxlayer.options import (
     DerivativeMode,
     LayerOptions,
     OnFailure,
+    Smoothed,
     read_warm_start,
     resolve_options,
 )
@@ -44,31 +46,13 @@ from cvxlayer.program.parameters import (
     to_coordinates,
 )
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
-from cvxlayer.reporting import report_derivative
+from cvxlayer.reading import Reading
+from cvxlayer.reporting import report_as
 from cvxlayer.solve.backend import Settings, parse_settings
 
 # All that live in this process, by number.
 _evaluators: weakref.WeakValueDictionary[int, Evaluator] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
-
-PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], tuple[np.ndarray | None, ...]]
-"""(cotangents of some arrays, which inputs need one) ↦ cotangents of the inputs."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
-    """Some arrays of an answer with the adjoint of the map from the inputs to them.
-
-    Attributes:
-        arrays: batch dimensions first, float64, complex128 for complex variables; NaN in rows
-            without a solution.
-        pull_back: their cotangents (None for zero) ↦ cotangents of the inputs, in the
-            shapes the inputs were given in. Rows without a solution contribute exactly
-            zero, whatever their cotangents hold: these are often NaN because the rows are.
-    """
-
-    arrays: tuple[np.ndarray, ...]
-    pull_back: PullBack
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +129,7 @@ class Evaluation:
             cone.solve_seconds,
             find_dual,
             StartingPoint(self.solution.program.program, cone, shape),
-            lambda: report_derivative(self.solution, shape).converted(convert),
+            functools.partial(report_as, convert, self.solution, shape),
         )
 
     def failure(self, solution: Solution[Any] | None) -> SolverError:
@@ -298,12 +282,7 @@ class Evaluator:
 
     def derivative(self, settings: Settings) -> ConeDerivative | None:
         """Return what differentiates solutions found with these settings; None for our engine."""
-        backend, mode = self.options.backend, self.options.derivative
-        if isinstance(mode, LPGD):
-            return lagrangian_derivative(mode.tau, backend, settings)
-        if mode is DerivativeMode.LEAST_SQUARES:
-            return least_squares_derivative()
-        return backend.derivative(settings)
+        return find_derivative(self.options, settings)
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""
@@ -331,6 +310,18 @@ class Evaluator:
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
         """Return itself: nothing in it changes."""
         return self
+
+
+def find_derivative(options: LayerOptions, settings: Settings) -> ConeDerivative | None:
+    """Return the engine of a mode for solutions found with some settings; None for ours."""
+    backend, mode = options.backend, options.derivative
+    if isinstance(mode, LPGD):
+        return lagrangian_derivative(mode.tau, backend, settings)
+    if isinstance(mode, Smoothed):
+        return smoothed_derivative(mode.mu)
+    if mode is DerivativeMode.LEAST_SQUARES:
+        return least_squares_derivative()
+    return backend.derivative(settings)
 
 
 def find_evaluator(number: int) -> Evaluator:

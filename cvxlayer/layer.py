@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from cvxlayer.errors import ParameterValueError
-from cvxlayer.evaluation import Evaluation, Evaluator, Reading, build_evaluator
+from cvxlayer.evaluation import Evaluation, Evaluator, build_evaluator
 from cvxlayer.options import Derivative
 from cvxlayer.plain_call import evaluate_plainly
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import Solution
+from cvxlayer.reading import Reading
 from cvxlayer.solve.backend import AbstractBackend
 
 
@@ -36,7 +37,8 @@ class Layer:
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
+        derivative: "exact", "smoothed" or `Smoothed(mu=…)`, "lpgd" or `LPGD(tau=…)`, or
+            "least_squares".
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 

@@ -66,9 +66,39 @@ class LPGD:
             )
 
 
-Derivative = DerivativeMode | LPGD
+@dataclasses.dataclass(frozen=True)
+class Smoothed:
+    """The derivative of the central path, for problems whose own is zero or jumps.
+
+    `Layer(…, derivative=Smoothed(mu=1e-3))` returns the solutions themselves, and differentiates
+    those of the barrier problem, x_μ: smooth functions of the parameters, which tend to the
+    solutions as μ → 0. In every mode and of first and second order, as the exact one.
+
+    Attributes:
+        mu: μ > 0, in the units of the problem: slack times multiplier is μ for every inequality.
+            The optimal value of the barrier problem is at most μ per inequality (1 for a
+            second-order, k for a semidefinite constraint of order k, 3 for an exponential or a
+            power cone) above the true one. Multiplying the objective by a number multiplies the
+            μ that has the same effect.
+
+    Raises:
+        OptionError: `mu` is not a positive number.
+    """
+
+    mu: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.mu < float("inf"):
+            raise OptionError(
+                f"`mu` is {self.mu!r}; it must be a positive number, such as 1e-3: what slack "
+                "times multiplier are for each inequality."
+            )
+
+
+Derivative = DerivativeMode | LPGD | Smoothed
 _DERIVATIVES: dict[str, Derivative] = {mode.value: mode for mode in DerivativeMode}
 _DERIVATIVES["lpgd"] = LPGD()
+_DERIVATIVES["smoothed"] = Smoothed()
 OPTION_NAMES = ("gp", "solver", "solver_args", "derivative", "on_failure", "verbose")
 
 
@@ -87,6 +117,11 @@ class LayerOptions:
     settings: Settings
     on_failure: OnFailure
     derivative: Derivative = DerivativeMode.EXACT
+
+    @property
+    def smoothing(self) -> float:
+        """μ of the central path that is differentiated; 0 for the solutions themselves."""
+        return float(self.derivative.mu) if isinstance(self.derivative, Smoothed) else 0.0
 
     @functools.cached_property
     def is_native(self) -> bool:
@@ -114,7 +149,8 @@ def resolve_options(
     Args:
         solver: name of a solver, a backend of the user's own, or None for our engine.
         solver_args: see `Settings`; unknown names are refused.
-        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
+        derivative: "exact", "smoothed" or `Smoothed(mu=…)`, "lpgd" or `LPGD(tau=…)`, or
+            "least_squares".
         on_failure: "raise" or "nan".
         verbose: log one line per call on the logger `cvxlayer`.
         unknown: keywords `Layer` does not have.
@@ -136,12 +172,13 @@ def resolve_options(
 
 
 def _read_derivative(derivative: Any) -> Derivative:
-    if isinstance(derivative, (DerivativeMode, LPGD)):
+    if isinstance(derivative, (DerivativeMode, LPGD, Smoothed)):
         return derivative
     if not isinstance(derivative, str) or derivative not in _DERIVATIVES:
         names = ", ".join(f"'{name}'" for name in _DERIVATIVES)
         raise OptionError(
-            f"`derivative` is {derivative!r}; it must be one of {names}, or `LPGD(tau=…)`. "
+            f"`derivative` is {derivative!r}; it must be one of {names}, "
+            "`Smoothed(mu=…)` or `LPGD(tau=…)`. "
             f"{suggest(str(derivative), _DERIVATIVES)}"
         )
     return _DERIVATIVES[derivative]

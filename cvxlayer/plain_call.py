@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from cvxlayer.evaluation import Evaluation, Evaluator, Reading
+from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.inputs import InputRule, check_value
 from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
 from cvxlayer.options import DerivativeMode
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.native_program import NativeRun
 from cvxlayer.program.solution import ConeSolution
+from cvxlayer.reading import Reading
 from cvxlayer.solve.backend import Settings
 
 

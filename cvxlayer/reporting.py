@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from cvxlayer.compiler import CompiledProgram, ProgramSolution
@@ -35,6 +38,13 @@ def report_derivative(
     return report_cone_programs(
         solution.program, solution.batch, solution.cone, batch_shape, threads, primitives
     )
+
+
+def report_as(
+    convert: Callable[[np.ndarray], Any], solution: ProgramSolution, batch_shape: tuple[int, ...]
+) -> DerivativeReport:
+    """Return `report_derivative` with its arrays as an adapter converts them."""
+    return report_derivative(solution, batch_shape).converted(convert)
 
 
 def report_cone_programs(

@@ -16,7 +16,7 @@ class ConePattern:
 
     Attributes:
         num_variables, num_rows: n and m.
-        is_curved: whether some cone is not linear.
+        is_curved: whether some cone is not linear, or taken on the central path.
         A_row, A_column, P_row, P_column: of each stored entry, P in its upper triangle.
         P_half: ½ on the diagonal of P, 1 off it.
         P_mirror, P_mirror_row, P_mirror_column: the entries of all of P: which stored entry
@@ -55,6 +55,10 @@ class ConePattern:
             np.concatenate([row, column[off]]),
             np.concatenate([column, row[off]]),
         )
+
+    def smoothed(self) -> ConePattern:
+        """Return the pattern with a second derivative of all rows, as on the central path."""
+        return dataclasses.replace(self, is_curved=True)
 
 
 def _places(indptr: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -106,6 +106,7 @@ def refine(
     batch: ConeProgramBatch,
     solution: ConeSolution,
     *,
+    mu: float = 0.0,
     threads: int = 1,
     width: int = 0,
 ) -> LinearizationPoint:
@@ -115,6 +116,7 @@ def refine(
         engine: of the batch's structure.
         batch: the data that was solved.
         solution: what the solve returned.
+        mu: where positive, the point of the central path instead; see `central_path.refine`.
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
     """
@@ -131,6 +133,7 @@ def refine(
         is_active,
         has_solution,
         residual,
+        mu,
         threads,
         width,
     )
@@ -196,6 +199,7 @@ def apply(
     gy: Float[np.ndarray, "batch count m"] | None,
     gs: Float[np.ndarray, "batch count m"] | None,
     *,
+    mu: float = 0.0,
     threads: int = 1,
     width: int = 0,
 ) -> tuple[
@@ -212,6 +216,7 @@ def apply(
         gx: right-hand sides, `count` for each instance with one factorization; None for zero.
         gy: likewise.
         gs: likewise.
+        mu: as of `refine`.
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
     """
@@ -235,6 +240,7 @@ def apply(
         lam,
         nu,
         residual,
+        mu,
         threads,
         width,
     )
@@ -247,6 +253,7 @@ def curvature(
     first: Float[np.ndarray, "batch count m"],
     second: Float[np.ndarray, "batch count m"],
     *,
+    mu: float = 0.0,
     threads: int = 1,
     width: int = 0,
 ) -> Float[np.ndarray, "batch count m"]:
@@ -257,6 +264,7 @@ def curvature(
         point: where.
         first: p.
         second: p'.
+        mu: as of `refine`.
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
     """
@@ -267,6 +275,7 @@ def curvature(
         np.ascontiguousarray(first),
         np.ascontiguousarray(second),
         result,
+        mu,
         threads,
         width,
     )

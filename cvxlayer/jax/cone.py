@@ -31,6 +31,7 @@ from cvxlayer.jax.handlers import (
     zero_like,
 )
 from cvxlayer.jax.maps import multiply
+from cvxlayer.jax.reverse import differential
 from cvxlayer.program.registered import RegisteredProgram
 
 Arrays = Sequence[Any]
@@ -51,6 +52,9 @@ class Method:
         width: number of SIMD lanes; 0 chooses.
         polish: whether solutions take a Newton step.
         is_verbose: whether each call is logged.
+        mu: of the central path that is differentiated; 0 for the solutions themselves.
+        reverse: number of the rule where gradients are pulled back in Python, else 0; see
+            `reverse`.
     """
 
     program: RegisteredProgram
@@ -64,6 +68,8 @@ class Method:
     width: int
     polish: bool
     is_verbose: bool
+    mu: float
+    reverse: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +149,16 @@ def _jvp_of_solve(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any
     count = len(params["parts"])
     theta, dtheta = primals[:count], tangents[:count]
     point = ConePoint(*results)
+    found = (point.exact_x, point.exact_y, point.exact_s, point.status, point.is_active)
+    if params["reverse"]:
+        dx, dy = differential(params["reverse"], dtheta, theta, found)
+        return results, [dx, dy, *map(zero_like, results[2:])]
     place = _refine(
         theta,
-        (point.exact_x, point.exact_y, point.exact_s, point.status, point.is_active),
+        found,
         params["program"],
         params["threads"],
+        params["mu"],
     )
     dx, dy, _ = _sensitivity(place, theta, dtheta, needs_v=False)
     return results, [dx, dy, *map(zero_like, results[2:])]
@@ -161,7 +172,7 @@ class _Place:
     """Where solutions are differentiated; see `LinearizationPoint`.
 
     Attributes:
-        program, threads: of the solve.
+        program, threads, mu: of the solve.
         x, y, v: the polished point, v = y/ω − ω s; derivatives flow through them.
         balance: ω, a constant.
         exact: v as exact numbers, is_active and has_solution.
@@ -169,6 +180,7 @@ class _Place:
 
     program: RegisteredProgram
     threads: int
+    mu: float
     x: Any
     y: Any
     v: Any
@@ -176,11 +188,12 @@ class _Place:
     exact: tuple[Any, Any, Any]
 
 
-def _refine(theta: Arrays, point: Arrays, program: RegisteredProgram, threads: int) -> _Place:
-    parts = tuple(range(len(theta)))
-    results = bind(_refine_p, *theta, *point, program=program, threads=threads, parts=parts)
-    x, y, v, balance, *exact = results
-    return _Place(program, threads, x, y, v, balance, (exact[0], exact[1], exact[2]))
+def _refine(
+    theta: Arrays, point: Arrays, program: RegisteredProgram, threads: int, mu: float
+) -> _Place:
+    params = {"program": program, "threads": threads, "mu": mu, "parts": tuple(range(len(theta)))}
+    x, y, v, balance, *exact = bind(_refine_p, *theta, *point, **params)
+    return _Place(program, threads, mu, x, y, v, balance, (exact[0], exact[1], exact[2]))
 
 
 def _refine_shapes(*operands: Any, program: RegisteredProgram, **_: Any) -> list[Shape]:
@@ -198,7 +211,8 @@ _refine_p = define("refine", _refine_shapes)
 def _jvp_of_refine(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any, Any]:
     count = len(params["parts"])
     theta, dtheta = primals[:count], tangents[:count]
-    place = _refine(theta, primals[count:], params["program"], params["threads"])
+    how = (params["program"], params["threads"], params["mu"])
+    place = _refine(theta, primals[count:], *how)
     moved = _sensitivity(place, theta, dtheta, needs_v=True)
     constants = (place.balance, *place.exact)
     return [place.x, place.y, place.v, *constants], [*moved, *map(zero_like, constants)]
@@ -246,6 +260,7 @@ def apply(place: _Place, theta: Arrays, gx: Any, gy: Any) -> tuple[Any, Any]:
         gy,
         program=place.program,
         threads=place.threads,
+        mu=place.mu,
         parts=tuple(range(len(theta))),
     )
     return lam, nu
@@ -268,7 +283,7 @@ def _split_apply(values: Arrays, params: dict[str, Any]) -> tuple[Arrays, Arrays
 def _jvp_of_apply(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any, Any]:
     theta, point, _, gy = _split_apply(primals, params)
     dtheta, (dv, *_), dgx, dgy = _split_apply(tangents, params)
-    program, threads = params["program"], params["threads"]
+    program, threads, mu = params["program"], params["threads"], params["mu"]
     lam, nu = bind(_apply, *primals, **params)
     rx, ry = ad.instantiate_zeros(dgx), ad.instantiate_zeros(dgy)
     product = functools.partial(_multiply_sides, program, threads)
@@ -276,12 +291,12 @@ def _jvp_of_apply(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any
         r, t = product(dtheta, lam, nu, is_affine=False)
         rx, ry = rx - r, ry - t
     bend = None
-    if not is_zero(dv) and program.program.structure.cones.curved:
+    if not is_zero(dv) and (mu > 0.0 or program.program.structure.cones.curved):
         weight = point[1][:, None]
         _, moved = product(theta, lam, jnp.zeros_like(nu), is_affine=True)
         steps = jnp.broadcast_to(dv[:, None], nu.shape)
         sides = (weight * (moved - gy) + nu / weight, steps)
-        (change,) = bind(_curvature, *point, *sides, program=program, threads=threads)
+        (change,) = bind(_curvature, *point, *sides, program=program, threads=threads, mu=mu)
         bend = weight * change
         back, _ = product(theta, jnp.zeros_like(lam), bend, is_affine=True)
         rx, ry = rx - back, ry - change / weight
@@ -353,8 +368,9 @@ _curvature = define("curvature", _curvature_shapes)
 def _jvp_of_curvature(primals: Arrays, tangents: Arrays, **params: Any) -> tuple[Any, Any]:
     if not is_zero(tangents[0]):
         raise UnsupportedDerivativeError(
-            "A layer with curved cones was differentiated three times; derivatives of first and "
-            "second order are available, and of every order where all constraints are linear."
+            "A layer with curved cones, or with `derivative=Smoothed(…)`, was differentiated three "
+            "times; derivatives of first and second order are available, and of every order where "
+            "all constraints are linear and the derivative is exact."
         )
     *point, p, p2 = primals
     dp, dp2 = tangents[-2:]

@@ -11,6 +11,7 @@ import jax
 from cvxlayer.evaluation import Evaluator, build_evaluator
 from cvxlayer.jax import ops
 from cvxlayer.jax.handlers import register_handlers
+from cvxlayer.options import Derivative
 from cvxlayer.program.solution import Solution
 from cvxlayer.solve.backend import AbstractBackend
 
@@ -33,7 +34,8 @@ class Layer:
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`; other solvers are called back in Python.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact"; the others of `cvxlayer.torch.Layer` are refused at the call.
+        derivative: "exact", "smoothed" or `Smoothed(mu=…)`, "lpgd" or `LPGD(tau=…)`, or
+            "least_squares"; the last two pull gradients back in Python.
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 
@@ -63,7 +65,7 @@ class Layer:
         gp: bool = False,
         solver: str | AbstractBackend | None = None,
         solver_args: Mapping[str, Any] | None = None,
-        derivative: str = "exact",
+        derivative: str | Derivative = "exact",
         on_failure: str = "raise",
         verbose: bool = False,
         **unknown: Any,

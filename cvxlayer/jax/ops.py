@@ -20,7 +20,7 @@ from cvxlayer.jax.plan import Answer, Plan, plan_of
 from cvxlayer.jax.pytrees import assemble
 from cvxlayer.jax.reporting import DerivativeJudge
 from cvxlayer.notices import batch_index, warn_inaccurate
-from cvxlayer.options import DerivativeMode, read_warm_start
+from cvxlayer.options import read_warm_start
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
@@ -110,11 +110,6 @@ def _read(
     warm_start: Any,
 ) -> _Request:
     plan, options, rules = plan_of(evaluator), evaluator.options, evaluator.rules
-    if options.derivative is not DerivativeMode.EXACT:
-        raise OptionError(
-            f"The layer has `derivative={options.derivative}` and was called with JAX arrays, "
-            'which have the exact derivative only. Use `derivative="exact"`, or PyTorch.'
-        )
     settings = options.settings
     if solver_args:
         settings = parse_settings(options.backend, solver_args, settings)

@@ -16,12 +16,14 @@ import numpy as np
 
 from cvxlayer.compiler import CompiledProgram
 from cvxlayer.errors import Status
-from cvxlayer.evaluation import Evaluator
+from cvxlayer.evaluation import Evaluator, find_derivative
 from cvxlayer.inputs import InputRule, batch_shape_of, check_shapes
 from cvxlayer.jax import cone, maps
 from cvxlayer.jax.handlers import register_handlers
+from cvxlayer.jax.reverse import ReverseRule, register_rule
 from cvxlayer.jax.route import open_route
 from cvxlayer.options import LayerOptions, OnFailure
+from cvxlayer.program.cone_derivative import AbstractReverseDerivative
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.parameters import OutputSpec
 from cvxlayer.program.registered import RegisteredProgram, register_program
@@ -112,7 +114,17 @@ class Plan:
             width=extra.get("width", 0),
             polish=bool(extra.get("polish", True)),
             is_verbose=settings.verbose,
+            mu=options.smoothing,
+            reverse=self._reverse_rule(settings),
         )
+
+    def _reverse_rule(self, settings: Settings) -> int:
+        """Return the number of the rule for a derivative that only pulls gradients back, or 0."""
+        derivative = find_derivative(self.options, settings)
+        if not isinstance(derivative, AbstractReverseDerivative):
+            return 0
+        threads = count_threads(settings.threads)
+        return register_rule(ReverseRule(self.program, derivative, derivative.refusal, threads))
 
     def run(
         self,

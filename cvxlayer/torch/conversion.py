@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from cvxlayer.errors import ParameterValueError
-from cvxlayer.evaluation import Evaluator, Reading
+from cvxlayer.evaluation import Evaluator
 from cvxlayer.program.parameters import ParameterSpec
+from cvxlayer.reading import Reading
 
 _EPSILON = {
     dtype: torch.finfo(dtype).eps

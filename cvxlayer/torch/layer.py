@@ -28,7 +28,8 @@ class Layer(torch.nn.Module):
         solver: None or "native" for our engine, the name of another solver, or an
             `AbstractBackend`.
         solver_args: `eps` (or `eps_abs`, `eps_rel`), `max_iters`, `threads`, `verbose`.
-        derivative: "exact", "lpgd" or `LPGD(tau=…)`, or "least_squares".
+        derivative: "exact", "smoothed" or `Smoothed(mu=…)`, "lpgd" or `LPGD(tau=…)`, or
+            "least_squares".
         on_failure: "raise" a `SolverError`, or "nan".
         verbose: log one line per call.
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch.autograd import Function
 
-from cvxlayer.evaluation import Evaluation, Evaluator, PullBack, Reading
+from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.plain_call import PlainCall, evaluate_plainly
 from cvxlayer.program.solution import Solution
+from cvxlayer.reading import PullBack, Reading
 from cvxlayer.torch import compiled, transforms
 from cvxlayer.torch.batched_grads import is_batched
 from cvxlayer.torch.conversion import (

@@ -311,8 +311,9 @@ class _NoDerivative(Function):
 def _third_order() -> UnsupportedDerivativeError:
     return UnsupportedDerivativeError(
         "A second derivative of a layer was differentiated again. Its problem has a curved cone "
-        "(second-order, semidefinite, exponential or power), for which there are derivatives of "
-        "first and second order only. Detach the second derivative, or leave out `create_graph`."
+        "(second-order, semidefinite, exponential or power), or its derivative is smoothed; there "
+        "are derivatives of first and second order only. Detach the second derivative, or leave "
+        "out `create_graph`."
     )
 
 

@@ -169,7 +169,9 @@ def _trace(calls: ConeCalls, tensors: Sequence[torch.Tensor]) -> TracedCall:
     traced = TracedProgram.of(calls.evaluator.program)
     device = tensors[0].device if tensors else torch.get_default_device()
     ops = TorchOps(device)
-    primitives = TorchPrimitives(calls, traced.pattern, ops)
+    is_smoothed = calls.evaluator.options.smoothing > 0.0
+    pattern = traced.pattern.smoothed() if is_smoothed else traced.pattern
+    primitives = TorchPrimitives(calls, pattern, ops)
     return TracedCall.of(traced, ops, primitives, [widened(tensor) for tensor in tensors])
 
 

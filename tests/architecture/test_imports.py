@@ -20,6 +20,7 @@ CALL = COMMON | {
     "notices",
     "options",
     "plain_call",
+    "reading",
     "reporting",
     "solve.backend",
 }
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "reporting": CALL | {"differentiate"},
     "evaluation": CALL,
     "plain_call": CALL,
+    "reading": set(),
     "tracing": CALL | RULES,
     "cone_calls": CALL | RULES,
     "layer": CALL | {"torch", "jax"},

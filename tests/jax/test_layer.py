@@ -374,15 +374,3 @@ def test_another_platform_is_refused_with_what_to_do():
     values = [value[0] for value in one_infeasible_row()]
     with pytest.raises(UnsupportedProblemError, match=r"platform tpu; it runs on the CPU"):
         jax.jit(layer).trace(*values).lower(lowering_platforms=("tpu",))
-
-
-@pytest.mark.parametrize("derivative", ["lpgd", "least_squares"])
-@pytest.mark.parametrize("kind", [Layer, cvxlayer.Layer], ids=["jax", "by its arrays"])
-def test_a_derivative_that_jax_does_not_have_is_refused_and_not_replaced(kind, derivative) -> None:
-    x, cost = cp.Variable(2), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(cost @ x), [x >= 0, x <= 1])
-    layer = kind(problem, [cost], [x], derivative=derivative)
-    with pytest.raises(OptionError, match="exact derivative only"):
-        layer(jnp.array([0.5, -0.5]))
-    with pytest.raises(OptionError, match="exact derivative only"):
-        layer.solve(jnp.array([0.5, -0.5]))

@@ -11,7 +11,7 @@
 // with K and S of linearization.hpp. Derivation: docs/derivations/derivative.md.
 #pragma once
 
-#include "linearization.hpp"
+#include "path.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -26,8 +26,8 @@ constexpr double kNoise = 1e-8;           // of a null vector, in what stands fo
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>
-struct Adjoint final : private Linearization<L> {
-  using Base = Linearization<L>;
+struct Adjoint final : private PathLinearization<L> {
+  using Base = PathLinearization<L>;
   using typename Base::M;
   using typename Base::O;
   using typename Base::V;
@@ -35,6 +35,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::apply_root;
   using Base::c_m;
   using Base::c_n;
+  using Base::center;
   using Base::classify;
   using Base::curved;
   using Base::curved_complementarity;
@@ -42,7 +43,9 @@ struct Adjoint final : private Linearization<L> {
   using Base::find_newton_step;
   using Base::kkt;
   using Base::linearize;
+  using Base::linearize_path;
   using Base::load;
+  using Base::load_path;
   using Base::measure_point;
   using Base::multiply;
   using Base::norm;
@@ -53,6 +56,8 @@ struct Adjoint final : private Linearization<L> {
   using Base::reduce_dependent_rows;
   using Base::refine_answer;
   using Base::residual_norm;
+  using Base::rhs_m;
+  using Base::rhs_n;
   using Base::root;
   using Base::settle_rows;
   using Base::slack_of_row;
@@ -73,7 +78,7 @@ struct Adjoint final : private Linearization<L> {
   using Base::x;
   using Base::y;
 
-  V *y_m, *s_m, *rhs_n, *rhs_m;  // ȳ, s̄, and the right-hand side
+  V *y_m, *s_m;  // ȳ, s̄
   V adjoint_residual;
   bool moves_slack;  // s̄ was given
 
@@ -81,8 +86,6 @@ struct Adjoint final : private Linearization<L> {
     Base::lay_out(view, arena);
     y_m = arena.take<V>(view.m);
     s_m = arena.take<V>(view.m);
-    rhs_n = arena.take<V>(view.n);
-    rhs_m = arena.take<V>(view.m);
   }
 
   /// Instances first, …, first + count − 1 (count ≤ W). `matrices_ready`: A and its scaling
@@ -117,10 +120,15 @@ struct Adjoint final : private Linearization<L> {
     store(io, first, count);
   }
 
-  /// From the solutions in `io` to the points where the solution map is differentiated.
+  /// From the solutions in `io` to the points where the solution map is differentiated; on the
+  /// central path if μ > 0.
   void refine(const ProblemData& problem, const Scaling& scaling, const AdjointData& io,
               const PointData& points, long first, int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
+    if (points.mu > 0.0) {
+      center(points.mu);
+      return store_point(problem, points, first, count);
+    }
     if (O::any(unclassified)) classify();
     settle_rows();
     linearize();
@@ -156,7 +164,13 @@ struct Adjoint final : private Linearization<L> {
     const LaneRows<W> lanes(first, count);
     data.load_lanes(problem, scaling, lanes, matrices_ready);
     load_linearization(io, lanes, count);
-    linearize();
+    if (io.mu > 0.0) {
+      load_path(io.mu);
+      linearize_path();
+    } else {
+      settle_curved();
+      linearize();
+    }
     for (long side = 0; side < io.num_sides; ++side) {
       load_right_side(io.of_side(io.gx, side), io.of_side(io.gy, side), io.of_side(io.gs, side),
                       lanes);
@@ -193,7 +207,7 @@ struct Adjoint final : private Linearization<L> {
     linearize();
   }
 
-  /// v and the active rows. y and s have units of their own, so v is taken apart for them.
+  /// v, ω (into t_m) and the active rows.
   void load_linearization(const SystemData& io, const LaneRows<W>& lanes, int count) {
     const StructureView& view = *structure;
     smoothing = V{};
@@ -209,6 +223,10 @@ struct Adjoint final : private Linearization<L> {
     });
     load_rows<L>(io.balance, lanes, view.m,
                  [&](int i, V value) { t_m[i] = O::select(valid, value, one); });
+  }
+
+  /// y and s have units of their own, so v is taken apart for them.
+  void settle_curved() {
     curved.for_each([&](const auto& face) {
       const int start = face.cone.start;
       face.project(v + start, y + start);

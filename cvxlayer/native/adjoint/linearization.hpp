@@ -12,6 +12,7 @@
 #include "../cones/curved.hpp"
 #include "../hsde/status.hpp"
 #include "../kkt/system.hpp"
+#include "lane_residuals.hpp"
 #include "reduce.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -23,19 +24,9 @@ constexpr double kTinyIterate = 1e-14;  // below, an outside solver's zero
 constexpr double kDependent = 1e5;      // size of a probe's answer that reveals a null vector
 constexpr double kVanishing = 1e-100;   // an entry of a scaled row that is zero
 constexpr int kMaxRefinements = 60;     // few need more than three
-constexpr double kStagnation =
-    0.9;  // of an eigenvalue near the regularization: it contracts slowly
+constexpr double kStagnation = 0.9;     // near the regularization corrections shrink slowly
 constexpr double kNearlyRefined = 1e-10, kSmallStagnation = 0.5;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
-
-// Not __builtin_fmax, which calls the C library.
-CVXLAYER_INLINE double larger(double a, double b) { return a < b ? b : a; }
-
-/// Residuals of one instance in the user's units.
-struct LaneResiduals {
-  double primal, dual, gap;
-  bool meet_tolerance;
-};
 
 template <class L>
 struct Linearization {
@@ -47,8 +38,8 @@ struct Linearization {
   const StructureView* structure;
   ScaledData<L> data;
   KktSystem<L, ProjectionFaces> kkt;
-  V *x, *v, *y;  // primal, v = y − s, and y = Π(v)
-  V* root;       // S of linear rows: 0 or 1
+  V *x, *v, *y;         // primal, v = y − s, and y = Π(v)
+  V *root, *stiffness;  // S of linear rows, 0 or 1; on the central path between, with 1 − S²
   CurvedCones<L, ProjectionFaces> curved;
   V* column;  // one column of A inside one curved cone
   V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *trial_x, *trial_v;
@@ -58,7 +49,8 @@ struct Linearization {
   M valid, unclassified;
   bool is_decomposed;  // the curved cones, at a point of these lanes
   V residual_norm;
-  V smoothing;  // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
+  V smoothing;           // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
+  bool on_path = false;  // all cones in all lanes, see central_path.hpp
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
@@ -66,7 +58,7 @@ struct Linearization {
     kkt.lay_out(view, view.adjoint, curved, arena);
     V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &trial_x};
     for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
-    V** const of_m[] = {&v, &y, &root, &u_m, &r_m, &c_m, &t_m, &trial_v, &slack_of_row};
+    V** const of_m[] = {&v, &y, &root, &stiffness, &u_m, &r_m, &c_m, &t_m, &trial_v, &slack_of_row};
     for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
     int largest = 0;
     for (int k = 0; k < view.num_cones; ++k) {
@@ -180,11 +172,20 @@ struct Linearization {
   }
 
   // -------------------------------------------------------------------------- the matrix K
+  /// 1 − D of a linear row.
+  CVXLAYER_INLINE V rest(int i) const { return on_path ? stiffness[i] : 1.0 - root[i]; }
+
+  template <class Face>
+  CVXLAYER_INLINE void decompose(const Face& face) const {
+    if (on_path) return CentralPath<L>::decompose(face, v + face.cone.start, smoothing);
+    face.decompose(v + face.cone.start, face.cone.is_bordered ? V{} : smoothing);
+  }
+
   void linearize() {
     const StructureView& view = *structure;
     kkt.begin_assembly(data.P, data.A, O::splat(kAdjointRegularization));
     for (int i = 0; i < num_linear(); ++i) {
-      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, 1.0 - root[i]);
+      if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, rest(i));
     }
     for (int t = 0; t < view.num_A; ++t) {
       const int i = view.A_row[t];
@@ -192,8 +193,8 @@ struct Linearization {
       kkt.factor.storage[view.adjoint.A_entry[t]] = data.A[t] * root[i];
     }
     for (int k = 0; k < view.num_linear_singletons; ++k) {
-      const V active = root[view.singleton_row[k]];
-      kkt.add_singleton(k, data.A[view.singleton_entry[k]] * active, 1.0 - active);
+      const int i = view.singleton_row[k];
+      kkt.add_singleton(k, data.A[view.singleton_entry[k]] * root[i], rest(i));
     }
     linearize_curved_cones();
     kkt.factor.factorize(O::splat(kAdjointRegularization));
@@ -207,7 +208,7 @@ struct Linearization {
     const int* source = view.mixed_source;
     curved.for_each_block([&](const auto& face) {
       const V* point = v + face.cone.start;
-      face.decompose(point, smoothing);
+      decompose(face);
       face.write_block(point, [&](V value, bool is_diagonal) {
         const V identity = O::splat(is_diagonal ? 1.0 + kAdjointRegularization : 0.0);
         kkt.factor.storage[*entry++] = value - identity;
@@ -220,11 +221,10 @@ struct Linearization {
         for (int a = 0; a < size; ++a) kkt.factor.storage[target[a]] = column[a];
       }
     });
-    curved.for_each_condensed(
-        [&](int, const auto& face) { face.decompose(v + face.cone.start, smoothing); });
+    curved.for_each_condensed([&](int, const auto& face) { decompose(face); });
     is_decomposed = true;
     kkt.add_condensed();
-    curved.for_each_bordered([&](int, const auto& face) { face.decompose(v + face.cone.start); });
+    curved.for_each_bordered([&](int, const auto& face) { decompose(face); });
     kkt.add_bordered(v);
   }
 
@@ -246,7 +246,7 @@ struct Linearization {
     for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j];
     data.multiply_A(u, t_m);
     apply_root(t_m, out_m);
-    for (int i = 0; i < num_linear(); ++i) out_m[i] -= (1.0 - root[i]) * eta[i];
+    for (int i = 0; i < num_linear(); ++i) out_m[i] -= rest(i) * eta[i];
     curved.for_each([&](const auto& face) {
       const int start = face.cone.start;
       face.apply(v + start, eta + start, t_m + start);

@@ -19,12 +19,14 @@ struct AdjointData {
   double* residual;
 };
 
-/// Where `refine` writes the points of differentiation; see `LinearizationPoint` in Python.
+/// Where `refine` writes the points of differentiation; see `LinearizationPoint` in Python. With
+/// `mu` > 0, here and below, those on the central path of that μ, in the units of the program.
 struct PointData {
   Rows<double> x, y, v, balance;
   Rows<std::int8_t> is_active;
   std::int8_t* has_solution;
   double* residual;
+  double mu;
 };
 
 /// Where `examine` writes how regular the points of differentiation are; see `Examination` in
@@ -49,6 +51,7 @@ struct SystemData {
   Rows<const double> gx, gy, gs;
   Rows<double> lambda, nu;
   double* residual;
+  double mu;
 
   /// The rows of one side, one for each instance.
   template <class T>
@@ -66,6 +69,7 @@ struct CurvatureData {
   long num_sides;
   Rows<const double> first, second;
   Rows<double> result;
+  double mu;
 };
 
 struct Kernels {

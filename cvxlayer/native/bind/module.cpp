@@ -87,12 +87,11 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
   check_length(residual, "residual", batch);
-  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
   const AdjointData io{rows_of<const double>(x, "x", batch, view.n),
                        rows_of<const double>(y, "y", batch, view.m),
                        rows_of<const double>(s, "s", batch, view.m),
                        status.data(),
-                       {active.start, active.row_stride, active.stride},
+                       rows_of<const std::int8_t>(is_active, "is_active", batch, view.m),
                        optional_rows<const double>(x_bar, "x_bar", batch, view.n),
                        optional_rows<const double>(y_bar, "y_bar", batch, view.m),
                        optional_rows<const double>(s_bar, "s_bar", batch, view.m),
@@ -126,7 +125,7 @@ void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, 
             Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
             std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
             MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
-            Codes has_solution, Reals residual, int threads, int width) {
+            Codes has_solution, Reals residual, double mu, int threads, int width) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -137,15 +136,15 @@ void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, 
   io.y = rows_of<const double>(y, "y", batch, view.m);
   io.s = rows_of<const double>(s, "s", batch, view.m);
   io.status = status.data();
-  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
-  io.is_active = {active.start, active.row_stride, active.stride};
+  io.is_active = rows_of<const std::int8_t>(is_active, "is_active", batch, view.m);
   const PointData points{rows_of<double>(point_x, "point_x", batch, view.n),
                          rows_of<double>(point_y, "point_y", batch, view.m),
                          rows_of<double>(point_v, "point_v", batch, view.m),
                          rows_of<double>(balance, "balance", batch, view.m),
                          rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
                          has_solution.data(),
-                         residual.data()};
+                         residual.data(),
+                         mu};
   const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
   engine.refine(problem, batch, threads, width, scaling, io, points);
@@ -190,7 +189,7 @@ void examine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
 void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix v,
            Matrix balance, CodeMatrix is_active, Codes has_solution, std::optional<Stack> gx,
            std::optional<Stack> gy, std::optional<Stack> gs, MutableStack lambda, MutableStack nu,
-           MutableTable residual, int threads, int width) {
+           MutableTable residual, double mu, int threads, int width) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   const auto sides = static_cast<long>(lambda.shape(1));
@@ -198,10 +197,9 @@ void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, M
   sides_of(Stack(lambda), "lambda", batch, sides, view.n);
   sides_of(Stack(nu), "nu", batch, sides, view.m);
   rows_of<double>(residual, "residual", batch, sides);
-  const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
   const SystemData io{rows_of<const double>(v, "v", batch, view.m),
                       rows_of<const double>(balance, "balance", batch, view.m),
-                      {active.start, active.row_stride, active.stride},
+                      rows_of<const std::int8_t>(is_active, "is_active", batch, view.m),
                       has_solution.data(),
                       sides,
                       optional_sides(gx, "gx", batch, sides, view.n),
@@ -209,13 +207,14 @@ void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, M
                       optional_sides(gs, "gs", batch, sides, view.m),
                       {lambda.data(), view.n, 1},
                       {nu.data(), view.m, 1},
-                      residual.data()};
+                      residual.data(),
+                      mu};
   const nb::gil_scoped_release release;
   engine.apply(problem, batch, threads, width, io);
 }
 
 void curvature(Engine& engine, Matrix v, Codes has_solution, Stack first, Stack second,
-               MutableStack result, int threads, int width) {
+               MutableStack result, double mu, int threads, int width) {
   const StructureView& view = engine.structure().view();
   const auto batch = static_cast<long>(v.shape(0)), sides = static_cast<long>(first.shape(1));
   check_length(has_solution, "has_solution", batch);
@@ -224,7 +223,8 @@ void curvature(Engine& engine, Matrix v, Codes has_solution, Stack first, Stack 
                          sides,
                          sides_of(first, "first", batch, sides, view.m),
                          sides_of(second, "second", batch, sides, view.m),
-                         {result.data(), view.m, 1}};
+                         {result.data(), view.m, 1},
+                         mu};
   sides_of(Stack(result), "result", batch, sides, view.m);
   const nb::gil_scoped_release release;
   engine.curvature(batch, threads, width, io);
@@ -419,7 +419,7 @@ NB_MODULE(_native, module) {
       .def("refine", &cvxlayer::refine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a, "y"_a,
            "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,
            "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
-           "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
+           "mu"_a, "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
       .def("examine", &cvxlayer::examine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "position"_a,
            "point_active"_a, "has_solution"_a, "factors"_a, "cost_factor"_a, "null_x"_a, "null_y"_a,
@@ -427,10 +427,10 @@ NB_MODULE(_native, module) {
            "Write how regular the points are where solutions are differentiated.")
       .def("apply", &cvxlayer::apply, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "v"_a,
            "balance"_a, "is_active"_a, "has_solution"_a, "gx"_a.none(), "gy"_a.none(),
-           "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "threads"_a, "width"_a,
+           "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "mu"_a, "threads"_a, "width"_a,
            "Solve the linearized optimality conditions at such points.")
       .def("curvature", &cvxlayer::curvature, "v"_a, "has_solution"_a, "first"_a, "second"_a,
-           "result"_a, "threads"_a, "width"_a,
+           "result"_a, "mu"_a, "threads"_a, "width"_a,
            "Write the second derivatives of the projection along pairs of directions.")
       .def("workspace_bytes", &Engine::workspace_bytes, "width"_a,
            "Memory of one thread's workspace.")

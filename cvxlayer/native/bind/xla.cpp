@@ -187,8 +187,8 @@ void refine(Call& call) {
   auto* solved = call.typed_outcome<std::int8_t>();
   const long batch = x.rows();
   std::vector<double> residual(static_cast<size_t>(batch));
-  const PointData points{x_out.view(),      y_out.view(), exact_v.view(), balance.view(),
-                         {is_active, m, 1}, solved,       residual.data()};
+  const PointData points{x_out.view(),      y_out.view(), exact_v.view(),  balance.view(),
+                         {is_active, m, 1}, solved,       residual.data(), call.real("mu")};
   const ProgramData data = program.evaluate(values.theta, batch, threads);
   program.engine().refine(data.view(), batch, threads, 0, Scaling{}, io, points);
   std::copy_n(exact_v.start(), batch * m, v_out.start());
@@ -228,7 +228,8 @@ void apply(Call& call) {
                       {nullptr, 0, 0},
                       {lambda.start(), view.n, 1},
                       {nu.start(), view.m, 1},
-                      residual.data()};
+                      residual.data(),
+                      call.real("mu")};
   const ProgramData data = program.evaluate(values.theta, batch, threads);
   program.engine().apply(data.view(), batch, threads, 0, io);
   lambda.finish();
@@ -249,7 +250,8 @@ void curvature(Call& call) {
   const Operand first = call.operand(), second = call.operand();
   const Outcome result = call.outcome();
   const CurvatureData io{point.v.view(),        point.has_solution,     first.inner(),
-                         {first.start(), m, 1}, {second.start(), m, 1}, {result.start(), m, 1}};
+                         {first.start(), m, 1}, {second.start(), m, 1}, {result.start(), m, 1},
+                         call.real("mu")};
   program.engine().curvature(result.rows(), threads_of(call), 0, io);
   result.finish();
 }

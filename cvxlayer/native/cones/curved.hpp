@@ -49,6 +49,7 @@
 #pragma once
 
 #include "../linalg/arena.hpp"
+#include "central_path.hpp"
 #include "exponential.hpp"
 #include "kind.hpp"
 #include "power.hpp"

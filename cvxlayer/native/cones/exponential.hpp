@@ -57,6 +57,18 @@ struct Exponential {
     out.second.add_outer(y[0], r);
   }
 
+  /// ∇²f* = ggᵀ/g₀² + rest, where the rest is positive semidefinite and of moderate size near the
+  /// boundary: g = ∇ψ, g₀ = ψ.
+  static CVXLAYER_INLINE void split(double /*parameter*/, const BarrierTerms<L>& terms, V* g,
+                                    V& size, Symmetric3<L>& rest) {
+    const V inverse = 1.0 / terms.psi;
+    size = terms.psi;
+    for (int i = 0; i < 3; ++i) g[i] = terms.first[i];
+    for (int k = 0; k < 6; ++k) rest.entry[k] = -inverse * terms.second.entry[k];
+    rest.entry[0] += terms.inverse[0] * terms.inverse[0];
+    rest.entry[5] += terms.inverse[2] * terms.inverse[2];
+  }
+
   static CVXLAYER_INLINE void third(double /*parameter*/, const BarrierTerms<L>& terms, const V* u,
                                     const V* v, V* out) {
     const V a = terms.inverse[0], c = terms.inverse[2];

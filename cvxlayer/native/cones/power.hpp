@@ -67,6 +67,29 @@ struct Power {
     out.second.entry[5] = O::splat(-2.0);
   }
 
+  /// ∇²f* = ggᵀ/g₀² + rest, where the rest is positive semidefinite and of moderate size near the
+  /// boundary. With m = √φ, concave, and b = (α/y₀, ᾱ/y₁, 0), −log ψ = −log(m − |y₂|) −
+  /// log(m + |y₂|), ∇m = mb and ∇²m = m (bbᵀ − diag(b/y)); g₀ = m − |y₂| and g is its gradient.
+  static CVXLAYER_INLINE void split(double alpha, const BarrierTerms<L>& terms, V* g, V& size,
+                                    Symmetric3<L>& rest) {
+    const V mean = O::sqrt(terms.phi), height = O::abs(terms.point[2]), far = mean + height;
+    const V one = O::splat(1.0), sign = O::select(O::lt(terms.point[2], V{}), -one, one);
+    const V i0 = terms.inverse[0], i1 = terms.inverse[1];
+    const V b0 = alpha * i0, b1 = (1.0 - alpha) * i1, inverse = 1.0 / far;
+    size = terms.psi * inverse;
+    g[0] = mean * b0;
+    g[1] = mean * b1;
+    g[2] = sign * inverse;
+    rest = Symmetric3<L>{};
+    const V other[3] = {g[0] * inverse, g[1] * inverse, g[2]};
+    rest.add_outer(one, other);
+    g[2] = -sign;
+    const V bend = mean * (1.0 / size + inverse);  // of −∇²m/m
+    rest.entry[0] += bend * b0 * (i0 - b0) + (1.0 - alpha) * i0 * i0;
+    rest.entry[1] -= bend * b0 * b1;
+    rest.entry[2] += bend * b1 * (i1 - b1) + alpha * i1 * i1;
+  }
+
   static CVXLAYER_INLINE void third(double alpha, const BarrierTerms<L>& terms, const V* u,
                                     const V* v, V* out) {
     const V i0 = terms.inverse[0], i1 = terms.inverse[1];

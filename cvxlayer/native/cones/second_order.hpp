@@ -239,7 +239,7 @@ struct SecondOrderScaling {
     b.couple = one;
     const V spread = 2.0 * norm * squared;  // ρ² − 1 = 2 ρ ‖w₁‖
     b.pivot_stiff = low + delta;
-    b.couple_stiff = b.side_stiff = O::sqrt(spread / rho * b.inverse);
+    b.couple_stiff = b.side_stiff = b.give_stiff = O::sqrt(spread / rho * b.inverse);
     const V share = spread * rho / (high + delta);
     b.pivot_soft = b.inverse;
     b.couple_soft = b.side_soft = O::sqrt(share) * b.inverse;
@@ -314,7 +314,7 @@ struct SecondOrderScaling {
   }
 };
 
-/// The projection of one cone; the contract is in curved.hpp. State: the spectra of D and S.
+/// The projection of one cone; the contract is in curved.hpp. State: the spectra of D and S, and μ.
 template <class L>
 struct SecondOrderProjection {
   using V = typename L::V;
@@ -325,13 +325,15 @@ struct SecondOrderProjection {
   const CurvedCone& cone;
   V *state, *scratch;
 
-  static long state_size() { return 2 * static_cast<long>(sizeof(Spectrum) / sizeof(V)); }
+  static constexpr long spectrum_size = static_cast<long>(sizeof(Spectrum) / sizeof(V));
+  static long state_size() { return 2 * spectrum_size + 1; }
   static long scratch_size() { return 0; }
 
   void decompose(const V* v, V mu = V{}) const {
     spectra()[0] = Soc::derivative(v, cone.size);
     if (O::any(O::gt(mu, V{}))) Soc::smooth(v, cone.size, mu, spectra()[0]);
     spectra()[1] = Soc::square_root(spectra()[0]);
+    state[2 * spectrum_size] = mu;
   }
   void apply(const V* v, const V* u, V* out) const {
     Soc::apply(spectra()[0], v, u, cone.size, out);
@@ -355,6 +357,7 @@ struct SecondOrderProjection {
   BorderNumbers<V> border(const V* v, V delta, V* zeta) const {
     const Spectrum& spectrum = spectra()[0];
     for (int a = 1; a < cone.size; ++a) zeta[a] = v[a] * spectrum.inverse_norm;
+    if (O::any(O::gt(state[2 * spectrum_size], V{}))) return path_border(delta);
     const V one = O::splat(1.0), root = spectra()[1].rest;
     const V on_boundary = spectrum.first * (one - spectrum.second);
     BorderNumbers<V> b{};
@@ -364,6 +367,7 @@ struct SecondOrderProjection {
     b.pivot_stiff = delta;
     const V complement = O::max(one - spectrum.rest, V{}) / (one + root);  // 1 − √r
     b.couple_stiff = on_boundary * O::sqrt(complement * (one + root) * (one + delta) * b.inverse);
+    b.give_stiff = b.couple_stiff;
     b.side_stiff = on_boundary * O::sqrt(complement * b.inverse / ((one + root) * (one + delta))) *
                    (one + root + delta);
     b.pivot_soft = spectrum.rest * b.inverse;
@@ -381,6 +385,35 @@ struct SecondOrderProjection {
 
  private:
   Spectrum* spectra() const { return reinterpret_cast<Spectrum*>(state); }
+
+  /// The same on the central path, where D has an eigenvalue g² between 0 and 1 in each direction,
+  /// with h̃ = 1 − g² + δ. A border of pivot p stands for ±c²/p = g'²/h̃' − g²/h̃ in the matrix and
+  /// for ±c·side/p = g'/h̃' − g/h̃ on the right.
+  BorderNumbers<V> path_border(V delta) const {
+    const Spectrum &square = spectra()[0], &root = spectra()[1];
+    const V one = O::splat(1.0);
+    const auto quotient = [](V above, V below) {
+      return O::select(O::gt(below, V{}), above / below, V{});
+    };
+    BorderNumbers<V> b{};
+    b.diagonal = one - square.rest + delta;
+    b.inverse = 1.0 / b.diagonal;
+    b.couple = root.rest;
+    b.pivot_stiff = one - square.first + delta;
+    const V share = b.pivot_stiff * b.inverse, soft = 1.0 / (one - square.second + delta);
+    b.couple_stiff = O::sqrt(O::max(square.first - square.rest * share, V{}));
+    b.side_stiff = quotient(root.first - root.rest * share, b.couple_stiff);
+    b.give_stiff = quotient(b.couple_stiff, root.first);
+    b.keep_stiff = root.rest / root.first - one;
+    b.pivot_soft = b.inverse;
+    const V less = square.rest * b.inverse - square.second * soft;
+    b.couple_soft = O::sqrt(O::max(less * b.inverse, V{}));
+    b.side_soft = quotient((root.rest * b.inverse - root.second * soft) * b.inverse, b.couple_soft);
+    const V kept = root.second * soft * b.diagonal / root.rest;
+    b.keep_soft = kept - one;
+    b.take_soft = kept * b.inverse - soft;
+    return b;
+  }
 };
 
 }  // namespace cvxlayer::CVXLAYER_ISA

@@ -452,10 +452,10 @@ struct SemidefiniteProjection {
   /// z ← S z
   void couple(V* z) const { apply_root(nullptr, z, z); }
 
- private:
   V* work(int i) const { return scratch + i * square(); }
   V* vectors() const { return scratch + 6 * square(); }
 
+ private:
   /// Ω for a pair of eigenvalues; one that is zero counts as negative.
   static CVXLAYER_INLINE V difference(V first, V second) {
     const V high = O::max(first, second), low = O::min(first, second);

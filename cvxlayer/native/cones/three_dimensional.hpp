@@ -12,6 +12,7 @@
 //                              and its derivative along ds
 //   weight(row)                wᵢ
 //   expand(y, terms)           ψ and its first two derivatives
+//   split(terms, g, g₀, rest)  ∇²f* = ggᵀ/g₀² + rest, for the central path
 //   third(terms, u, v, out)    ∇³ψ[u, v]
 //   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
 //   spectrum(v)                of the derivative of the projection, and where v lies
@@ -36,6 +37,7 @@ constexpr int kMaxBoundarySteps = 30;
 constexpr int kMaxRootSteps = 100;  // bisection alone narrows any bracket in these
 // Closer to the central path than this, the update of the Hessian is 0/0.
 constexpr double kCentral = 1e-8, kFlatUpdate = 1e-15;
+constexpr int kProjectionState3 = 24;  // numbers of a projection; of the central path, the most
 
 /// A symmetric 3 × 3 matrix: its lower triangle, row by row.
 template <class L>
@@ -284,25 +286,6 @@ struct ThreeDimensionalScaling {
         alpha);
   }
 
- private:
-  State& here() const { return *reinterpret_cast<State*>(state); }
-
-  /// ∇f* = −∇ψ/ψ − w/y and ∇²f* = ∇ψ∇ψᵀ/ψ² − ∇²ψ/ψ + diag(w/y²).
-  static void differentiate_barrier(double parameter, State& at) {
-    const BarrierTerms<L>& terms = at.terms;
-    const V inverse = at.terms.inverse_psi = 1.0 / terms.psi;
-    for (int k = 0; k < 6; ++k) at.hessian.entry[k] = -inverse * terms.second.entry[k];
-    at.hessian.add_outer(inverse * inverse, terms.first);
-    for (int i = 0; i < 3; ++i) {
-      at.gradient[i] = -inverse * terms.first[i];
-      const double weight = K::weight(parameter, i);
-      if (weight == 0.0) continue;
-      const V share = weight * terms.inverse[i];
-      at.gradient[i] -= share;
-      at.hessian.entry[i * (i + 3) / 2] += share * terms.inverse[i];
-    }
-  }
-
   /// out = ∇³f*(y)[u, v].
   static void third_derivative(double parameter, const BarrierTerms<L>& terms, const V* u,
                                const V* v, V* out) {
@@ -320,6 +303,25 @@ struct ThreeDimensionalScaling {
       if (weight == 0.0) continue;
       const V inverse_y = terms.inverse[i];
       out[i] -= 2.0 * weight * (u[i] * inverse_y) * (v[i] * inverse_y) * inverse_y;
+    }
+  }
+
+ private:
+  State& here() const { return *reinterpret_cast<State*>(state); }
+
+  /// ∇f* = −∇ψ/ψ − w/y and ∇²f* = ∇ψ∇ψᵀ/ψ² − ∇²ψ/ψ + diag(w/y²).
+  static void differentiate_barrier(double parameter, State& at) {
+    const BarrierTerms<L>& terms = at.terms;
+    const V inverse = at.terms.inverse_psi = 1.0 / terms.psi;
+    for (int k = 0; k < 6; ++k) at.hessian.entry[k] = -inverse * terms.second.entry[k];
+    at.hessian.add_outer(inverse * inverse, terms.first);
+    for (int i = 0; i < 3; ++i) {
+      at.gradient[i] = -inverse * terms.first[i];
+      const double weight = K::weight(parameter, i);
+      if (weight == 0.0) continue;
+      const V share = weight * terms.inverse[i];
+      at.gradient[i] -= share;
+      at.hessian.entry[i * (i + 3) / 2] += share * terms.inverse[i];
     }
   }
 
@@ -397,7 +399,7 @@ struct ThreeDimensionalProjection {
   const CurvedCone& cone;
   V *state, *scratch;
 
-  static long state_size() { return 13; }
+  static long state_size() { return kProjectionState3; }
   static long scratch_size() { return 0; }
 
   void decompose(const V* v, V /*mu*/ = V{}) const {

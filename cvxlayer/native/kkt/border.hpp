@@ -80,7 +80,7 @@ struct Border {
   void recover(V stiff_solution, V soft_side, V* rows) const {
     const BorderNumbers<V>& b = numbers;
     const Parts xi = parts_of([rows](int a) { return rows[a]; });
-    const V stiff = b.keep_stiff * xi.stiff + b.couple_stiff * stiff_solution;
+    const V stiff = b.keep_stiff * xi.stiff + b.give_stiff * stiff_solution;
     const V soft = b.keep_soft * xi.soft + b.take_soft * soft_side;
     const V along = kRootHalf * (stiff - soft);
     rows[0] += kRootHalf * (stiff + soft);
