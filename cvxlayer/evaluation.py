@@ -192,7 +192,9 @@ class Evaluation:
     ) -> tuple[np.ndarray | None, ...]:
         rows, residual = result
         if residual is not None:
-            warn_not_unique(residual, self.inputs.batch_shape)
+            shape = self.inputs.batch_shape
+            make_report = functools.partial(report_derivative, self.solution, shape)
+            warn_not_unique(residual, shape, make_report)
         sum_to_input = self.inputs.sum_to_input
         return tuple(
             None if row is None else sum_to_input(index, row) for index, row in enumerate(rows)

@@ -52,8 +52,7 @@ def report_cone_programs(
     )
     rows = program.recovery.constraint_rows
     involved = np.zeros((batch.size, len(rows.names)), bool)
-    instance, row = np.nonzero(judgment.involved)
-    involved[instance, rows.of_row[row]] = True
+    involved[judgment.instance, rows.of_row[judgment.row]] = True
     return DerivativeReport(
         judgment.margin.reshape(batch_shape),
         judgment.condition.reshape(batch_shape),

@@ -160,8 +160,12 @@ def test_what_backward_warns_of_the_report_says() -> None:
     assert solution.derivative.exists.tolist() == [False, True]
     assert solution.derivative.tests_failed(0) is DerivativeTest.CONSISTENCY
     assert set(solution.derivative.constraints(0)) == {"0.0 <= x", "x <= 1.0"}
-    with pytest.warns(DerivativeWarning, match="1 of 2"):
+    with pytest.warns(DerivativeWarning, match="1 of 2") as caught:
         solution.variables[0].sum().backward()
+    warning = caught[0].message
+    assert isinstance(warning, DerivativeWarning)
+    assert warning.report is not None
+    assert set(warning.report.constraints(0)) == {"0.0 <= x", "x <= 1.0"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(costs[1:])[0].sum().backward()
