@@ -135,7 +135,7 @@ class Evaluation:
             cone.solve_seconds,
             find_dual,
             StartingPoint(self.solution.program.program, cone, shape),
-            lambda: report_derivative(self.solution, shape).converted(convert),
+            functools.partial(report_derivative, self.solution, shape, convert),
         )
 
     def failure(self, solution: Solution[Any] | None) -> SolverError:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from cvxlayer.compiler import CompiledProgram, ProgramSolution
@@ -21,6 +24,7 @@ _NATIVE = NativeDerivative()
 def report_derivative(
     solution: ProgramSolution,
     batch_shape: tuple[int, ...],
+    convert: Callable[[np.ndarray], Any] = np.asarray,
     primitives: ExaminingDerivative = _NATIVE,
 ) -> DerivativeReport:
     """Report on the derivative of the outputs of a call in its parameters.
@@ -28,13 +32,15 @@ def report_derivative(
     Args:
         solution: the answers.
         batch_shape: the batch dimensions of the call.
+        convert: applied to the arrays of the report.
         primitives: the engine; whatever differentiates the layer, the report is about the exact
             derivative.
     """
     threads = solution.settings.threads
-    return report_cone_programs(
+    report = report_cone_programs(
         solution.program, solution.batch, solution.cone, batch_shape, threads, primitives
     )
+    return report.converted(convert)
 
 
 def report_cone_programs(

@@ -119,6 +119,12 @@ def test_a_loaded_layer_reports_the_same() -> None:
     np.testing.assert_array_equal(first.failed, second.failed)
 
 
+def test_a_solution_that_was_sent_elsewhere_still_reports() -> None:
+    solution = build_layer(on_failure="nan").solve(POINTS, FAR)
+    sent = pickle.loads(pickle.dumps(solution))
+    np.testing.assert_array_equal(sent.derivative.failed, solution.derivative.failed)
+
+
 def test_a_program_without_constraints_or_parameters_has_a_report() -> None:
     x = cp.Variable(2)
     layer = cvxlayer.Layer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
