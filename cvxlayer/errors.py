@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cvxlayer.program.derivative_report import DerivativeReport
     from cvxlayer.program.solution import Solution
 
 _MAX_LISTED_FAILURES = 20
@@ -127,6 +128,17 @@ class InaccurateWarning(CvxLayerWarning):
 
 class DerivativeWarning(CvxLayerWarning):
     """A derivative is not unique or badly conditioned at some rows."""
+
+    def __init__(
+        self, message: str, make_report: Callable[[], DerivativeReport] | None = None
+    ) -> None:
+        self._make_report = make_report
+        super().__init__(message)
+
+    @property
+    def report(self) -> DerivativeReport | None:
+        """The derivative report of the call, made when asked for; None inside of transforms."""
+        return None if self._make_report is None else self._make_report()
 
 
 _REMEDIES = {

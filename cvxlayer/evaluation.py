@@ -47,7 +47,7 @@ from cvxlayer.program.parameters import (
 )
 from cvxlayer.program.solution import ConeSolution, Residuals, Solution, SolvedBy, StartingPoint
 from cvxlayer.reading import Reading
-from cvxlayer.reporting import report_as
+from cvxlayer.reporting import report_derivative
 from cvxlayer.solve.backend import Settings, parse_settings
 
 # All that live in this process, by number.
@@ -129,7 +129,7 @@ class Evaluation:
             cone.solve_seconds,
             find_dual,
             StartingPoint(self.solution.program.program, cone, shape),
-            functools.partial(report_as, convert, self.solution, shape),
+            functools.partial(report_derivative, self.solution, shape, convert),
         )
 
     def failure(self, solution: Solution[Any] | None) -> SolverError:
@@ -186,7 +186,9 @@ class Evaluation:
     ) -> tuple[np.ndarray | None, ...]:
         rows, residual = result
         if residual is not None:
-            warn_not_unique(residual, self.inputs.batch_shape)
+            shape = self.inputs.batch_shape
+            make_report = functools.partial(report_derivative, self.solution, shape)
+            warn_not_unique(residual, shape, make_report)
         sum_to_input = self.inputs.sum_to_input
         return tuple(
             None if row is None else sum_to_input(index, row) for index, row in enumerate(rows)

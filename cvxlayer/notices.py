@@ -6,10 +6,12 @@ from __future__ import annotations
 import inspect
 import types
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
 from cvxlayer.errors import DerivativeWarning, InaccurateWarning, Status
+from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.solution import ConeSolution
 
 # Where the derivative is unique, the adjoint system is solved to rounding, far below this.
@@ -36,24 +38,32 @@ def _package(frame: types.FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def warn_not_unique(residual: np.ndarray, batch_shape: tuple[int, ...]) -> None:
+def warn_not_unique(
+    residual: np.ndarray,
+    batch_shape: tuple[int, ...],
+    make_report: Callable[[], DerivativeReport] | None = None,
+) -> None:
     """Warn if some row's linear system was not solved: its derivative is not unique.
 
     Args:
         residual: relative residual of each row.
         batch_shape: the batch dimensions, to name the worst row.
+        make_report: makes the derivative report of the call, for those who catch the warning.
     """
     if residual.max(initial=0.0) <= LARGE_ADJOINT_RESIDUAL:
         return
     worst = int(np.argmax(residual))
     count = int(np.count_nonzero(residual > LARGE_ADJOINT_RESIDUAL))
     warnings.warn(
-        f"The derivative is not unique, or badly conditioned, in {count} of "
-        f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
-        f"of {residual[worst]:.1e} at batch index {batch_index(worst, batch_shape)}, above "
-        f"{LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
-        "solution; a small quadratic term in the objective usually makes it unique.",
-        DerivativeWarning,
+        DerivativeWarning(
+            f"The derivative is not unique, or badly conditioned, in {count} of "
+            f"{residual.size} rows of the batch: the adjoint system leaves a relative residual "
+            f"of {residual[worst]:.1e} at batch index {batch_index(worst, batch_shape)}, above "
+            f"{LARGE_ADJOINT_RESIDUAL:.0e}. The gradient there is that of a least-squares "
+            "solution; a small quadratic term in the objective usually makes it unique. "
+            "`layer.solve(…).derivative` names the constraints that are involved.",
+            make_report,
+        ),
         stacklevel=_levels_to_caller(),
     )
 

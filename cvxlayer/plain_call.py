@@ -18,10 +18,12 @@ from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.inputs import InputRule, check_value
 from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
 from cvxlayer.options import DerivativeMode
+from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.native_program import NativeRun
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.reading import Reading
+from cvxlayer.reporting import report_derivative
 from cvxlayer.solve.backend import Settings
 
 
@@ -30,16 +32,18 @@ class PlainCall:
     """A call all of whose rows were solved in the core.
 
     Attributes:
+        evaluator: what was called.
+        inputs: the values it was called with; they must not change as long as this is used.
         run: what the core keeps.
         settings: those of the solve.
         batch_shape: the leading dimensions of all inputs, broadcast.
-        input_shapes: the shape each input was given in.
     """
 
+    evaluator: Evaluator
+    inputs: tuple[np.ndarray, ...]
     run: NativeRun
     settings: Settings
     batch_shape: tuple[int, ...]
-    input_shapes: tuple[tuple[int, ...], ...]
 
     @property
     def cone(self) -> ConeSolution:
@@ -55,13 +59,22 @@ class PlainCall:
     ) -> tuple[np.ndarray | None, ...]:
         """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
         bars = tuple(
-            np.empty(shape) if need else None
-            for shape, need in zip(self.input_shapes, needs, strict=True)
+            np.empty(value.shape) if need else None
+            for value, need in zip(self.inputs, needs, strict=True)
         )
         residual = self.run.pull_back(cotangents, bars, LARGE_ADJOINT_RESIDUAL)
         if residual is not None:
-            warn_not_unique(residual, self.batch_shape)
+            # Whoever asks for the report may have changed the inputs by then.
+            inputs = tuple(value.copy() for value in self.inputs)
+            same = dataclasses.replace(self, inputs=inputs)
+            warn_not_unique(residual, self.batch_shape, same.report_derivative)
         return bars
+
+    def report_derivative(self) -> DerivativeReport:
+        """Return the derivative report of the call."""
+        epsilons = [0.0] * len(self.inputs)
+        made = self.evaluator.evaluate(self.inputs, epsilons, known=self.cone)
+        return report_derivative(made.solution, self.batch_shape)
 
 
 def evaluate_plainly(
@@ -83,8 +96,7 @@ def evaluate_plainly(
             run = _run(evaluator, arrays, epsilons, settings, batch_shape)
         if run is not None and batch_shape is not None:
             if run.is_solved:
-                shapes = tuple(array.shape for array in arrays)
-                return PlainCall(run, settings, batch_shape, shapes)
+                return PlainCall(evaluator, tuple(arrays), run, settings, batch_shape)
             return evaluator.evaluate(arrays, epsilons, solver_args, begun=run.cone)
     return evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
 

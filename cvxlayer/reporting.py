@@ -24,6 +24,7 @@ _NATIVE = NativeDerivative()
 def report_derivative(
     solution: ProgramSolution,
     batch_shape: tuple[int, ...],
+    convert: Callable[[np.ndarray], Any] = np.asarray,
     primitives: ExaminingDerivative = _NATIVE,
 ) -> DerivativeReport:
     """Report on the derivative of the outputs of a call in its parameters.
@@ -31,20 +32,15 @@ def report_derivative(
     Args:
         solution: the answers.
         batch_shape: the batch dimensions of the call.
+        convert: applied to the arrays of the report.
         primitives: the engine; whatever differentiates the layer, the report is about the exact
             derivative.
     """
     threads = solution.settings.threads
-    return report_cone_programs(
+    report = report_cone_programs(
         solution.program, solution.batch, solution.cone, batch_shape, threads, primitives
     )
-
-
-def report_as(
-    convert: Callable[[np.ndarray], Any], solution: ProgramSolution, batch_shape: tuple[int, ...]
-) -> DerivativeReport:
-    """Return `report_derivative` with its arrays as an adapter converts them."""
-    return report_derivative(solution, batch_shape).converted(convert)
+    return report.converted(convert)
 
 
 def report_cone_programs(
@@ -62,8 +58,7 @@ def report_cone_programs(
     )
     rows = program.recovery.constraint_rows
     involved = np.zeros((batch.size, len(rows.names)), bool)
-    instance, row = np.nonzero(judgment.involved)
-    involved[instance, rows.of_row[row]] = True
+    involved[judgment.instance, rows.of_row[judgment.row]] = True
     return DerivativeReport(
         judgment.margin.reshape(batch_shape),
         judgment.condition.reshape(batch_shape),

@@ -119,6 +119,12 @@ def test_a_loaded_layer_reports_the_same() -> None:
     np.testing.assert_array_equal(first.failed, second.failed)
 
 
+def test_a_solution_that_was_sent_elsewhere_still_reports() -> None:
+    solution = build_layer(on_failure="nan").solve(POINTS, FAR)
+    sent = pickle.loads(pickle.dumps(solution))
+    np.testing.assert_array_equal(sent.derivative.failed, solution.derivative.failed)
+
+
 def test_a_program_without_constraints_or_parameters_has_a_report() -> None:
     x = cp.Variable(2)
     layer = cvxlayer.Layer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
@@ -160,8 +166,12 @@ def test_what_backward_warns_of_the_report_says() -> None:
     assert solution.derivative.exists.tolist() == [False, True]
     assert solution.derivative.tests_failed(0) is DerivativeTest.CONSISTENCY
     assert set(solution.derivative.constraints(0)) == {"0.0 <= x", "x <= 1.0"}
-    with pytest.warns(DerivativeWarning, match="1 of 2"):
+    with pytest.warns(DerivativeWarning, match="1 of 2") as caught:
         solution.variables[0].sum().backward()
+    warning = caught[0].message
+    assert isinstance(warning, DerivativeWarning)
+    assert warning.report is not None
+    assert set(warning.report.constraints(0)) == {"0.0 <= x", "x <= 1.0"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(costs[1:])[0].sum().backward()

@@ -186,5 +186,8 @@ def test_a_derivative_that_is_not_unique_warns():
     problem = cp.Problem(cp.Minimize(c @ x), [x >= 0, cp.sum(x) == 1])
     call, _ = both_ways(evaluator_of(problem, [c], [x]), [np.ones((3, 2))])
     assert isinstance(call, PlainCall)
-    with pytest.warns(DerivativeWarning, match="3 of 3 rows"):
+    with pytest.warns(DerivativeWarning, match="3 of 3 rows") as caught:
         call.read_outputs().pull_back([np.tile([1.0, 2.0], (3, 1))], [True])
+    report = caught[0].message.report
+    call.inputs[0][:] = np.nan  # it has its own
+    assert not report.is_unique.any()

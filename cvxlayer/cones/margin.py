@@ -31,7 +31,10 @@ def margins(
     Returns:
         Distances, up to a factor; exact for linear rows, second-order and semidefinite cones.
     """
-    parts = [np.abs(point[:, cones.zero : cones.num_linear])]
+    linear = np.abs(point[:, cones.zero : cones.num_linear])
+    if not cones.curved:
+        return linear
+    parts = [linear]
     for run in _runs(cones):
         first, size = run[0], run[0].size
         rows = slice(first.rows.start, run[-1].rows.stop)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from cvxlayer.differentiate.primitives import equilibrated, refine, scaled_point
 from cvxlayer.differentiate.residual_map import ComplementaryPoint, DenseProgram, KktMatrix
 from cvxlayer.program.batch import ConeProgramBatch
-from cvxlayer.program.solution import ConeSolution
+from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
 SINGULAR = 1e-11
 """Of the largest singular value of K: what rounding leaves of zero."""
@@ -28,33 +28,42 @@ class Examination:
     In equilibrated scaling x = d x̂, s = ŝ/e, y = e ŷ/k, if not said otherwise.
 
     Attributes:
+        point: where they are differentiated.
         position: v = y − s over the largest number among x, v, q and b; −∞ on linear rows whose
             bound is infinite, 0 for instances without a solution.
-        is_active: 1 on linear rows that are active, and independent of each other.
-        has_solution: which instances have one.
         factors: (d, e).
         cost: k.
         null_x, null_y: where K is singular, a null vector (λ, S η) of it, as a cotangent
             (k d λ, e S η) in canonical scaling; elsewhere zero.
         largest, smallest: singular values of K, or estimates of them.
-        residual: see `LinearizationPoint`.
     """
 
+    point: LinearizationPoint
     position: Float[np.ndarray, "batch m"]
-    is_active: Int[np.ndarray, "batch m"]
-    has_solution: Bool[np.ndarray, " batch"]
     factors: Float[np.ndarray, "batch n_plus_m"]
     cost: Float[np.ndarray, " batch"]
     null_x: Float[np.ndarray, "batch n"]
     null_y: Float[np.ndarray, "batch m"]
     largest: Float[np.ndarray, " batch"]
     smallest: Float[np.ndarray, " batch"]
-    residual: Float[np.ndarray, " batch"]
+
+    def select(self, rows: np.ndarray) -> Examination:
+        """Return what was found of the given instances, in the given order."""
+        return Examination(
+            self.point.select(rows),
+            self.position[rows],
+            self.factors[rows],
+            self.cost[rows],
+            self.null_x[rows],
+            self.null_y[rows],
+            self.largest[rows],
+            self.smallest[rows],
+        )
 
     @property
     def is_singular(self) -> Bool[np.ndarray, " batch"]:
         """Whether the linear system of the derivative has no unique solution."""
-        return self.has_solution & ~(self.smallest > SINGULAR * self.largest)
+        return self.point.has_solution & ~(self.smallest > SINGULAR * self.largest)
 
 
 def examine(batch: ConeProgramBatch, solution: ConeSolution) -> Examination:
@@ -67,16 +76,14 @@ def examine(batch: ConeProgramBatch, solution: ConeSolution) -> Examination:
     n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
     point = refine(batch, solution)
     found = Examination(
+        point=point,
         position=np.zeros((size, m)),
-        is_active=point.is_active,
-        has_solution=point.has_solution,
         factors=np.ones((size, n + m)),
         cost=np.ones(size),
         null_x=np.zeros((size, n)),
         null_y=np.zeros((size, m)),
         largest=np.ones(size),
         smallest=np.ones(size),
-        residual=point.residual,
     )
     for row in np.flatnonzero(point.has_solution).tolist():
         program, scaling, is_present = equilibrated(batch, row)

@@ -22,6 +22,8 @@ _Solved = tuple[
     _Rows | None, _Rows | None,  # the scaling of the solve
 ]  # fmt: skip
 
+_Point = tuple[_Rows, _Rows, _Rows, _Rows, _Rows, _Rows, _Rows]
+
 
 def _solved(batch: ConeProgramBatch, solution: ConeSolution) -> _Solved:
     """Return what the core reads of a batch and its solutions, in its order."""
@@ -120,24 +122,30 @@ def refine(
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
     """
+    point = _empty_point(batch)
+    engine.refine(*_solved(batch, solution), *_written(point), mu, threads, width)
+    return point
+
+
+def _empty_point(batch: ConeProgramBatch) -> LinearizationPoint:
+    """Return a point for the core to fill in."""
     n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
     x, (y, v, balance) = np.empty((size, n)), np.empty((3, size, m))
-    is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, np.int8)
-    residual = np.empty(size)
-    engine.refine(
-        *_solved(batch, solution),
-        x,
-        y,
-        v,
-        balance,
-        is_active,
-        has_solution,
-        residual,
-        mu,
-        threads,
-        width,
+    is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, bool)
+    return LinearizationPoint(x, y, v, balance, is_active, has_solution, np.empty(size))
+
+
+def _written(point: LinearizationPoint) -> _Point:
+    """Return what the core writes of a point, in its order."""
+    return (
+        point.x,
+        point.y,
+        point.v,
+        point.balance,
+        point.is_active,
+        point.has_solution.view(np.int8),
+        point.residual,
     )
-    return LinearizationPoint(x, y, v, balance, is_active, has_solution > 0, residual)
 
 
 def examine(
@@ -158,37 +166,31 @@ def examine(
         width: number of SIMD lanes; 0 chooses.
     """
     n, m, size = batch.structure.num_variables, batch.structure.num_rows, batch.size
-    is_active, has_solution = np.empty((size, m), np.int8), np.empty(size, np.int8)
-    position, null_x, null_y = np.empty((size, m)), np.empty((size, n)), np.empty((size, m))
-    factors = np.empty((size, n + m))
-    cost, largest, smallest, residual = np.empty((4, size))
+    cost, largest, smallest = np.empty((3, size))
+    found = Examination(
+        point=_empty_point(batch),
+        position=np.empty((size, m)),
+        factors=np.empty((size, n + m)),
+        cost=cost,
+        null_x=np.empty((size, n)),
+        null_y=np.empty((size, m)),
+        largest=largest,
+        smallest=smallest,
+    )
     engine.examine(
         *_solved(batch, solution),
-        position,
-        is_active,
-        has_solution,
-        factors,
-        cost,
-        null_x,
-        null_y,
-        largest,
-        smallest,
-        residual,
+        *_written(found.point),
+        found.position,
+        found.factors,
+        found.cost,
+        found.null_x,
+        found.null_y,
+        found.largest,
+        found.smallest,
         threads,
         width,
     )
-    return Examination(
-        position,
-        is_active,
-        has_solution > 0,
-        factors,
-        cost,
-        null_x,
-        null_y,
-        largest,
-        smallest,
-        residual,
-    )
+    return found
 
 
 def apply(

@@ -20,7 +20,7 @@ from cvxlayer.differentiate.relevance import NOISE, Relevance, Responses, multip
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.cone_derivative import LinearizedDerivative
 from cvxlayer.program.derivative_report import DerivativeTest
-from cvxlayer.program.solution import ConeSolution, LinearizationPoint
+from cvxlayer.program.solution import ConeSolution
 
 # Of the constraints of an instance on the verge, so many of the closest are looked at.
 _MOST_CANDIDATES = 32
@@ -53,7 +53,7 @@ class Trial:
 
     Attributes:
         primitives, prepared, threads: the engine.
-        batch, point: the instances, where they are differentiated.
+        batch: the instances.
         found: what the examination found of them.
         relevance: what the layer returns, and its parameters.
         distance: the margins; infinite where they turned out not to matter.
@@ -65,7 +65,6 @@ class Trial:
     prepared: Any
     threads: int | None
     batch: ConeProgramBatch
-    point: LinearizationPoint
     found: Examination
     relevance: Relevance
     distance: Float[np.ndarray, "instances margins"]
@@ -98,15 +97,17 @@ class Trial:
         Args:
             is_near: which rows are on the verge, or were dropped because they depend on others.
         """
-        cones = self.batch.structure.cones
-        pairs = np.nonzero(self._closest(is_near))
-        if not len(pairs[0]):
+        if not is_near.any():
             return
-        instance, row = pairs
-        is_active = self.point.is_active[pairs] > 0
+        cones = self.batch.structure.cones
+        is_near = is_near & self._may_matter(is_near)[:, None]
+        instance, row = np.nonzero(self._closest(is_near))
+        if not len(instance):
+            return
         unit = np.zeros((len(row), self.batch.structure.num_rows))
         unit[np.arange(len(row)), row] = 1.0
-        found = self._answer(instance, None, unit * is_active[:, None], unit * ~is_active[:, None])
+        is_active = self.found.point.is_active[instance, row] > 0
+        found = self._answer_all(instance, unit * is_active[:, None], unit * ~is_active[:, None])
         # Such a row is a combination of active ones: its multiplier can take their place.
         is_dependent = ~is_active & ~found.lam.any(axis=1)
         responds, moves = self.relevance.to_outputs(found), self.relevance.to_parameters(found)
@@ -135,7 +136,7 @@ class Trial:
             size = np.abs(self.found.position[one, cone.rows]).max(initial=1e-300)
             margin = self.distance[one, cones.nonnegative + which] / size
             step = max(_STEP, _MARGINS_OF_STEP * margin)
-            length = np.abs(self.point.v[one, cone.rows]).max(initial=1e-300)
+            length = np.abs(self.found.point.v[one, cone.rows]).max(initial=1e-300)
             shift[pair, cone.rows] = step * length * crossing(cone)
         loss = self.relevance.random_loss(self.found.factors[instance], self.found.cost[instance])
         sides = [
@@ -146,6 +147,29 @@ class Trial:
         is_kink = np.abs(sides[0] - sides[1]).max(axis=1, initial=0.0) > _SAME * largest
         self._fail(instance, is_kink, DerivativeTest.STRICT_COMPLEMENTARITY, shift != 0)
         self.distance[instance[~is_kink], cones.nonnegative + place[~is_kink]] = np.inf
+
+    def _may_matter(self, is_near: np.ndarray) -> Bool[np.ndarray, " instances"]:
+        """Tell of which instances some of the given rows may matter; the others have no margin.
+
+        If no parameter notices a mixture of disturbances of all of them, it notices none.
+        """
+        cones = self.batch.structure.cones
+        if any(output.from_y is not None for output in self.relevance.outputs):
+            return np.any(is_near, axis=1)
+        rows = np.flatnonzero(np.any(is_near, axis=1))
+        mixture = np.zeros((len(rows), self.batch.structure.num_rows))
+        weights = np.random.default_rng(0).uniform(0.5, 1.0, is_near.shape[1])
+        e = self.found.factors[rows, self.batch.structure.num_variables :][:, : cones.num_linear]
+        mixture[:, : cones.num_linear] = is_near[rows] * weights * e
+        is_active = self.found.point.is_active[rows] > 0
+        scale = np.square(self.found.factors[rows, self.batch.structure.num_variables :])
+        scale = self.found.cost[rows, None] / scale
+        found = self._answer(rows, None, mixture * is_active * scale, mixture * ~is_active)
+        matters = np.zeros(len(is_near), bool)
+        matters[rows] = self.relevance.to_parameters(found)
+        spared = is_near[:, cones.zero :] & ~matters[:, None]
+        self.distance[:, : cones.nonnegative][spared] = np.inf
+        return matters
 
     def _closest(self, is_near: np.ndarray) -> np.ndarray:
         """Return the mask without all but the closest rows of each instance."""
@@ -170,8 +194,8 @@ class Trial:
             return np.zeros(0, bool)
         cones = self.batch.structure.cones
         places = slice(cones.zero, cones.num_linear)
-        change, y = combination[:, places], self.point.y[instance, places]
-        falls = (change < 0) & (self.point.is_active[instance, places] > 0)
+        change, y = combination[:, places], self.found.point.y[instance, places]
+        falls = (change < 0) & (self.found.point.is_active[instance, places] > 0)
         steps = np.where(falls, y / np.where(falls, -change, 1.0), np.inf)
         leaving = steps.argmin(axis=1) if steps.shape[1] else np.zeros(len(rows), int)
         unit = np.zeros((len(rows), self.batch.structure.num_rows))
@@ -196,7 +220,7 @@ class Trial:
             gs: likewise.
             shift: added to v.
         """
-        point = _select(self.point, instance)
+        point = self.found.point.select(instance)
         if shift is not None:
             point = dataclasses.replace(point, v=point.v + shift)
         sides = [
@@ -207,8 +231,33 @@ class Trial:
         )
         return self._responses(instance, (lam[:, 0], nu[:, 0]))
 
+    def _answer_all(
+        self, instance: Int[np.ndarray, " sides"], gy: np.ndarray, gs: np.ndarray
+    ) -> Responses:
+        """Return the same with one factorization for each instance, however often it is there.
+
+        Args:
+            instance: of each side, in ascending order.
+            gy: right-hand sides.
+            gs: likewise.
+        """
+        rows, first, place = np.unique(instance, return_index=True, return_inverse=True)
+        within = np.arange(len(instance)) - first[place]
+        shape = (len(rows), int(within.max()) + 1, gy.shape[1])
+        sides = np.zeros((2, *shape))
+        sides[:, place, within] = gy, gs
+        lam, nu, _ = self.primitives.apply(
+            self.prepared,
+            self.batch.select(rows),
+            self.found.point.select(rows),
+            None,
+            *sides,
+            threads=self.threads,
+        )
+        return self._responses(instance, (lam[place, within], nu[place, within]))
+
     def _responses(self, rows: np.ndarray, answer: tuple[np.ndarray, np.ndarray]) -> Responses:
-        at = self.point.x[rows], self.point.y[rows]
+        at = self.found.point.x[rows], self.found.point.y[rows]
         return Responses.of(answer, at, self.found.factors[rows], self.found.cost[rows])
 
     def _fail(
@@ -217,16 +266,3 @@ class Trial:
         """Note that instances fail a test, and the rows that make them fail."""
         np.bitwise_or.at(self.failed, instance[is_failed], int(test))
         np.logical_or.at(self.involved, instance[is_failed], rows[is_failed])
-
-
-def _select(point: LinearizationPoint, rows: np.ndarray) -> LinearizationPoint:
-    return LinearizationPoint(
-        point.x[rows],
-        point.y[rows],
-        point.v[rows],
-        point.balance[rows],
-        point.is_active[rows],
-        point.has_solution[rows],
-        point.residual[rows],
-        None if point.smoothing is None else point.smoothing[rows],
-    )

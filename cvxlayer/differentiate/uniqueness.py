@@ -15,10 +15,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cvxlayer.cones.margin import margins
-from cvxlayer.differentiate.examination import Examination
 from cvxlayer.differentiate.relevance import Relevance
 from cvxlayer.differentiate.trial import ExaminingDerivative, Trial
 from cvxlayer.program.batch import ConeProgramBatch
@@ -27,6 +26,7 @@ from cvxlayer.program.solution import ConeSolution
 
 WEAK = 1e-9
 """A margin, relative to the solution, within which a constraint may be on either side."""
+_TINY = 1e-300
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,14 +35,15 @@ class Judgment:
 
     Attributes:
         margin, condition, residual, failed: see `DerivativeReport`.
-        involved: the rows of the cone program that make a test fail.
+        instance, row: of each row of a cone program that makes a test fail.
     """
 
     margin: Float[np.ndarray, " batch"]
     condition: Float[np.ndarray, " batch"]
     residual: Float[np.ndarray, " batch"]
     failed: Int[np.ndarray, " batch"]
-    involved: Bool[np.ndarray, "batch m"]
+    instance: Int[np.ndarray, " involved"]
+    row: Int[np.ndarray, " involved"]
 
 
 def judge(
@@ -65,44 +66,41 @@ def judge(
         threads: threads over the batch; None for all cores.
     """
     found = primitives.examine(prepared, batch, solution, threads=threads)
-    cones, has_solution = batch.structure.cones, found.has_solution
-    distance = margins(cones, found.position)
+    cones, has_solution = batch.structure.cones, found.point.has_solution
+    distance, is_singular = margins(cones, found.position), found.is_singular
+    margin = distance.min(axis=1, initial=np.inf)
+    condition = found.largest / np.maximum(found.smallest, _TINY)
+    condition[is_singular] = np.inf
+    failed = np.zeros(batch.size, np.int64)
+    instance, row = np.zeros((2, 0), np.int64)
     # Equality rows have no margin; those that depend on others are as doubtful as weak ones.
-    is_dependent = found.is_active[:, : cones.zero] == 0
-    is_near = has_solution[:, None] & np.concatenate([is_dependent, distance <= WEAK], axis=1)
-    failed = np.where(has_solution, 0, int(DerivativeTest.SOLUTION))
-    involved = np.zeros((batch.size, batch.structure.num_rows), bool)
-    is_singular = found.is_singular
-    rows = np.flatnonzero(is_near.any(axis=1) | is_singular)
+    is_dependent = found.point.is_active[:, : cones.zero] == 0
+    rows = np.flatnonzero(
+        has_solution & ((margin <= WEAK) | is_singular | is_dependent.any(axis=1))
+    )
     if len(rows):
-        own = batch.select(rows)
+        is_near = np.concatenate([is_dependent[rows], distance[rows] <= WEAK], axis=1)
         trial = Trial(
             primitives,
             prepared,
             threads,
-            own,
-            primitives.refine(prepared, own, solution.select(rows), threads=threads),
-            _select(found, rows),
+            batch.select(rows),
+            found.select(rows),
             relevance,
             distance[rows],
             failed[rows],
-            involved[rows],
+            np.zeros((len(rows), batch.structure.num_rows), bool),
         )
         trial.try_null_vectors()
-        trial.try_linear(is_near[rows, : cones.num_linear])
-        trial.try_curved(is_near[rows, cones.num_linear :])
-        distance[rows], failed[rows], involved[rows] = trial.distance, trial.failed, trial.involved
-    with np.errstate(divide="ignore"):
-        condition = found.largest / np.where(is_singular, 0.0, found.smallest)
-    return Judgment(
-        np.where(has_solution, distance.min(axis=1, initial=np.inf), np.nan),
-        np.where(has_solution, condition, np.nan),
-        np.where(has_solution, found.residual, np.nan),
-        failed,
-        involved,
-    )
-
-
-def _select(found: Examination, rows: np.ndarray) -> Examination:
-    fields = (getattr(found, field.name) for field in dataclasses.fields(Examination))
-    return Examination(*(field[rows] for field in fields))
+        trial.try_linear(is_near[:, : cones.num_linear])
+        trial.try_curved(is_near[:, cones.num_linear :])
+        margin[rows], failed[rows] = trial.distance.min(axis=1, initial=np.inf), trial.failed
+        instance, row = np.nonzero(trial.involved)
+        instance = rows[instance]
+    residual = found.point.residual
+    if not has_solution.all():
+        failed[~has_solution] = int(DerivativeTest.SOLUTION)
+        margin, condition, residual = (
+            np.where(has_solution, figure, np.nan) for figure in (margin, condition, residual)
+        )
+    return Judgment(margin, condition, residual, failed, instance, row)

@@ -71,33 +71,6 @@ class ConeSolution:
     scaling: tuple[Float[np.ndarray, "rows n+m"], Float[np.ndarray, " batch"]] | None = None
     adjoints: tuple[Any, ...] | None = None
 
-    def select(self, rows: np.ndarray) -> ConeSolution:
-        """Return the solutions of the given instances, in the given order."""
-
-        def pick(array: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(array[rows])
-
-        scaling = self.scaling
-        if scaling is not None:
-            factors, cost = scaling
-            # A single row of factors stands for all instances.
-            scaling = (factors if len(factors) == 1 else pick(factors), pick(cost))
-        return ConeSolution(
-            x=pick(self.x),
-            y=pick(self.y),
-            s=pick(self.s),
-            status=pick(self.status),
-            iterations=pick(self.iterations),
-            primal_residual=pick(self.primal_residual),
-            dual_residual=pick(self.dual_residual),
-            gap=pick(self.gap),
-            solved_by=pick(self.solved_by),
-            is_active=pick(self.is_active),
-            solve_seconds=self.solve_seconds,
-            scaling=scaling,
-            adjoints=self.adjoints and tuple(self.adjoints[row] for row in rows.tolist()),
-        )
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearizationPoint:
@@ -131,6 +104,19 @@ class LinearizationPoint:
     has_solution: Bool[np.ndarray, " batch"]
     residual: Float[np.ndarray, " batch"]
     smoothing: Float[np.ndarray, " batch"] | None = None
+
+    def select(self, rows: np.ndarray) -> LinearizationPoint:
+        """Return the points of the given instances, in the given order."""
+        return LinearizationPoint(
+            self.x[rows],
+            self.y[rows],
+            self.v[rows],
+            self.balance[rows],
+            self.is_active[rows],
+            self.has_solution[rows],
+            self.residual[rows],
+            None if self.smoothing is None else self.smoothing[rows],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

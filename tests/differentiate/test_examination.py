@@ -38,7 +38,7 @@ def kkt_matrix(batch: ConeProgramBatch, found: Examination, row: int) -> KktMatr
             b[is_present],
         )
     )
-    is_active = found.is_active[row, is_present][: program.cones.num_linear] > 0
+    is_active = found.point.is_active[row, is_present][: program.cones.num_linear] > 0
     # D is the same along a ray, so the units of v do not matter.
     point = ComplementaryPoint(program.cones, q, found.position[row, is_present], is_active)
     return KktMatrix(program, point.projection_root())
@@ -54,12 +54,16 @@ def test_the_core_finds_what_the_specification_finds(
     solution = backend.solve(backend.setup(batch.structure), batch, Settings())
     found = native.examine(prepare_engine(batch.structure), batch, solution, width=width)
     expected = examine(batch, solution)
-    np.testing.assert_array_equal(found.has_solution, expected.has_solution)
-    np.testing.assert_array_equal(found.is_active, expected.is_active)
+    at, expected_at = found.point, expected.point
+    np.testing.assert_array_equal(at.has_solution, expected_at.has_solution)
+    np.testing.assert_array_equal(at.is_active, expected_at.is_active)
     linear = slice(batch.structure.cones.zero, batch.structure.cones.num_linear)
     np.testing.assert_array_equal(found.position[:, linear] > 0, expected.position[:, linear] > 0)
-    rows = found.has_solution
-    assert (found.residual[rows] < 1e-9).all()
+    rows = at.has_solution
+    assert (at.residual[rows] < 1e-9).all()
+    for name in ("x", "y", "v", "balance"):
+        refined = native.refine(prepare_engine(batch.structure), batch, solution, width=width)
+        np.testing.assert_array_equal(getattr(at, name), getattr(refined, name), name)
     for row in np.flatnonzero(rows).tolist():
         values = np.abs(kkt_matrix(batch, found, row).eigenvalues)
         assert values.max() / _FACTOR < found.largest[row] < values.max() * (1 + ROUNDING)
@@ -79,7 +83,7 @@ def test_a_null_vector_is_one(rng: np.random.Generator) -> None:
     found = native.examine(prepare_engine(batch.structure), batch, solution)
     assert found.is_singular.all()
     # One of the dependent equalities was dropped, so nothing else is null.
-    assert (found.is_active[:, :2].sum(axis=1) == 1).all()
+    assert (found.point.is_active[:, :2].sum(axis=1) == 1).all()
     direction = found.null_x / np.abs(found.null_x).max(axis=1)[:, None]
     np.testing.assert_allclose(np.abs(direction), [[0.0, 1.0, 0.0]] * 3, atol=1e-9)
     assert not found.null_y.any()

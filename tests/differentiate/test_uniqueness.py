@@ -53,7 +53,7 @@ def test_the_specification_gives_the_same_verdict(case: HardCase) -> None:
     layer = Layer(*case.build(), gp=case.gp, on_failure="nan")
     native = layer.solve(*case.values).derivative
     evaluation = layer._evaluator.evaluate(list(case.values), [0.0] * len(case.values))
-    dense = report_derivative(evaluation.solution, (), ReferenceDerivative())
+    dense = report_derivative(evaluation.solution, (), primitives=ReferenceDerivative())
     assert int(dense.failed) == int(native.failed)
     np.testing.assert_array_equal(dense.involved, native.involved)
 
@@ -123,3 +123,65 @@ def test_an_exchange_of_constraints_that_no_output_shows_does_not_matter() -> No
     assert Layer(problem, [bound, point], [shown]).solve(*values).derivative.exists
     report = Layer(problem, [bound, point], [x]).solve(*values).derivative
     assert report.tests_failed() == DerivativeTest.DUAL_UNIQUENESS
+
+
+def _random_kink(rng: np.random.Generator) -> tuple[Layer, np.ndarray]:
+    """Project onto a polyhedron, with rows active without force, and perhaps too many of them.
+
+    The parameter moves the point in one or two directions, which some of these rows may not
+    feel, and only some of the variables are returned.
+    """
+    n = 5
+    shared = int(rng.integers(2, 4))
+    # Rows of the first variables and of the others have nothing to do with each other.
+    rows = rng.normal(size=(8, n))
+    rows[:4, shared:] = 0.0
+    rows[4:, :shared] = 0.0
+    solution = rng.normal(size=n)
+    force = np.where(rng.random(8) < 0.3, rng.uniform(0.5, 1.0, 8), 0.0)
+    slack = np.where((force > 0) | (rng.random(8) < 0.4), 0.0, rng.uniform(0.5, 1.0, 8))
+    point, bound = solution + rows.T @ force, rows @ solution + slack
+    directions = np.zeros((n, 2))
+    moved = rng.permutation(n)[:2]
+    directions[moved, [0, 1]] = 1.0
+    x, shift = cp.Variable(n), cp.Parameter(2)
+    objective = cp.Minimize(0.5 * cp.sum_squares(x - point - directions @ shift))
+    seen = cp.Variable()
+    constraints = [rows @ x <= bound, seen == x[int(rng.integers(n))]]
+    return Layer(cp.Problem(objective, constraints), [shift], [seen]), np.zeros(2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_verdict_is_what_nearby_gradients_say(seed: int) -> None:
+    layer, at = _random_kink(np.random.default_rng(seed))
+    report = layer.solve(at).derivative
+    directions = np.random.default_rng(seed).normal(size=(60, 2))
+    evaluation = layer._evaluator.evaluate([at + 1e-5 * directions], [0.0])
+    program, solution = evaluation.solution.program, evaluation.solution
+    wide, _ = program.vjp(solution, [np.ones((60, 1))])
+    assert wide[0] is not None
+    is_smooth = np.ptp(wide[0], axis=0).max() < 1e-6
+    assert bool(report.exists) == is_smooth, (report, np.unique(wide[0].round(6), axis=0))
+
+
+@pytest.mark.parametrize(
+    ("moved", "shown", "exists"),
+    [
+        ((0, 0), (0, 0), True),
+        ((1, 1), (1, 1), False),
+        ((1, 1), (0, 0), True),
+        ((0, 1), (0, 1), True),
+    ],
+    ids=["elsewhere", "kink", "unseen", "second order"],
+)
+def test_a_zero_eigenvalue_matters_if_it_is_moved_and_seen(
+    moved: tuple[int, int], shown: tuple[int, int], exists: bool
+) -> None:
+    """Projects diag(2, 0, −1) and its neighbours; X₁₂ moves by all of a change of C₁₂."""
+    direction = np.zeros((3, 3))
+    direction[moved] = direction[moved[::-1]] = 1.0
+    X, shift, seen = cp.Variable((3, 3), symmetric=True), cp.Parameter(), cp.Variable()
+    center = np.diag([2.0, 0.0, -1.0]) + shift * direction
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(X - center)), [X >> 0, seen == X[shown]])
+    report = Layer(problem, [shift], [seen]).solve(0.0).derivative
+    assert bool(report.exists) == exists, report

@@ -137,10 +137,11 @@ struct Adjoint final : private PathLinearization<L> {
     store_point(problem, points, first, count);
   }
 
-  /// How regular those points are: where they lie in the cones, and the extreme singular values
-  /// of K, from a few power iterations with K and with its factors.
+  /// The same, and how regular those points are: where they lie in the cones, and the extreme
+  /// singular values of K, from a few power iterations with K and with its factors.
   void examine(const ProblemData& problem, const Scaling& scaling, const AdjointData& io,
-               const RegularityData& found, long first, int count, bool matrices_ready) {
+               const PointData& points, const RegularityData& found, long first, int count,
+               bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
     const V mu = curved_complementarity();
     if (O::any(unclassified)) classify();
@@ -156,6 +157,7 @@ struct Adjoint final : private PathLinearization<L> {
       kkt.solve_in_place(r_n, r_m);
     });
     store_regularity(problem, found, largest, smallest, first, count);
+    store_point(problem, points, first, count);
   }
 
   /// Answer every right-hand side in `io` with one factorization.
@@ -396,18 +398,12 @@ struct Adjoint final : private PathLinearization<L> {
                   [&](int i) { return O::select(valid, v[i] / size, V{}); });
     for (int lane = 0; lane < count; ++lane) {
       const long row = first + lane;
-      const bool ok = O::get_mask(valid, lane);
-      io.has_solution[row] = ok;
       io.cost[row] = O::get(data.cost, lane);
       io.largest[row] = O::get(largest, lane);
       io.smallest[row] = O::get(smallest, lane);
-      io.residual[row] = ok ? O::get(residual_norm / size, lane) : 0.0;
-      for (int i = 0; i < view.m; ++i) {
-        const bool inequality = i >= view.num_zero && i < view.num_linear;
-        const bool absent = ok && inequality && __builtin_isinf(problem.b.at(row, i));
+      for (int i = view.num_zero; i < view.num_linear; ++i) {
+        const bool absent = O::get_mask(valid, lane) && __builtin_isinf(problem.b.at(row, i));
         if (absent) io.position.at(row, i) = -__builtin_inf();
-        const bool active = ok && !absent && i < view.num_linear && O::get(root[i], lane) != 0.0;
-        io.is_active.at(row, i) = static_cast<std::int8_t>(active);
       }
     }
   }

@@ -227,11 +227,13 @@ void Engine::refine(const ProblemData& problem, long batch, int threads, int wid
 }
 
 void Engine::examine(const ProblemData& problem, long batch, int threads, int width,
-                     Scaling scaling, const AdjointData& io, const RegularityData& found) {
+                     Scaling scaling, const AdjointData& io, const PointData& points,
+                     const RegularityData& found) {
   run_scaled(
       problem, batch, threads, width, kPullBackShare, scaling,
       [&](const Kernels& kernels, char* workspace, const Scaling& known, long begin, long end) {
-        kernels.examine(structure_.view(), workspace, problem, known, io, found, begin, end);
+        kernels.examine(structure_.view(), workspace, problem, known, io, points, found, begin,
+                        end);
       });
 }
 

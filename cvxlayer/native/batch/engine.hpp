@@ -36,9 +36,9 @@ class Engine {
   void refine(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
               const AdjointData& io, const PointData& points);
 
-  /// From the same solutions to how regular these points are.
+  /// The same, and how regular these points are.
   void examine(const ProblemData& problem, long batch, int threads, int width, Scaling scaling,
-               const AdjointData& io, const RegularityData& found);
+               const AdjointData& io, const PointData& points, const RegularityData& found);
 
   /// Solve the linearized optimality conditions at points.
   void apply(const ProblemData& problem, long batch, int threads, int width, const SystemData& io);

@@ -33,12 +33,10 @@ struct PointData {
 /// Python.
 struct RegularityData {
   Rows<double> position;
-  Rows<std::int8_t> is_active;
-  std::int8_t* has_solution;
   Rows<double> factors;  // (d, e), in which all of this is measured
   double* cost;
   Rows<double> null_x, null_y;
-  double *largest, *smallest, *residual;
+  double *largest, *smallest;
 };
 
 /// Where `apply` reads points and right-hand sides, `num_sides` for each instance, and writes the
@@ -101,9 +99,10 @@ struct Kernels {
   /// From solutions (the inputs of AdjointData) to points of differentiation.
   void (*refine)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                  const AdjointData&, const PointData&, long begin, long end);
-  /// From solutions to how regular these points are.
+  /// The same, and how regular these points are.
   void (*examine)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
-                  const AdjointData&, const RegularityData&, long begin, long end);
+                  const AdjointData&, const PointData&, const RegularityData&, long begin,
+                  long end);
   /// Solve the linearized optimality conditions at points.
   void (*apply)(const StructureView&, char* workspace, const ProblemData&, const Scaling&,
                 const SystemData&, long begin, long end);

@@ -147,11 +147,11 @@ struct LaneKernels {
   }
 
   static void examine(const StructureView& view, char* workspace, const ProblemData& problem,
-                      const Scaling& scaling, const AdjointData& io, const RegularityData& found,
-                      long begin, long end) {
+                      const Scaling& scaling, const AdjointData& io, const PointData& points,
+                      const RegularityData& found, long begin, long end) {
     for_each_group(view, workspace, problem, scaling, begin, end,
                    [&](Adjoint<L>& adjoint, long first, int count, bool ready) {
-                     adjoint.examine(problem, scaling, io, found, first, count, ready);
+                     adjoint.examine(problem, scaling, io, points, found, first, count, ready);
                    });
   }
 

@@ -121,49 +121,10 @@ Rows<const double> optional_sides(const std::optional<Stack>& stack, const char*
   return sides_of(*stack, name, batch, sides, columns);
 }
 
-void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
-            Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
-            std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
-            MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
-            Codes has_solution, Reals residual, double mu, int threads, int width) {
-  const StructureView& view = engine.structure().view();
-  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+/// The inputs of AdjointData.
+AdjointData solutions_of(const StructureView& view, long batch, const Matrix& x, const Matrix& y,
+                         const Matrix& s, const Codes& status, const CodeMatrix& is_active) {
   check_length(status, "status", batch);
-  check_length(has_solution, "has_solution", batch);
-  check_length(residual, "residual", batch);
-  AdjointData io{};
-  io.x = rows_of<const double>(x, "x", batch, view.n);
-  io.y = rows_of<const double>(y, "y", batch, view.m);
-  io.s = rows_of<const double>(s, "s", batch, view.m);
-  io.status = status.data();
-  io.is_active = rows_of<const std::int8_t>(is_active, "is_active", batch, view.m);
-  const PointData points{rows_of<double>(point_x, "point_x", batch, view.n),
-                         rows_of<double>(point_y, "point_y", batch, view.m),
-                         rows_of<double>(point_v, "point_v", batch, view.m),
-                         rows_of<double>(balance, "balance", batch, view.m),
-                         rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
-                         has_solution.data(),
-                         residual.data(),
-                         mu};
-  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
-  const nb::gil_scoped_release release;
-  engine.refine(problem, batch, threads, width, scaling, io, points);
-}
-
-void examine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
-             Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
-             std::optional<Reals> cost, MutableMatrix position, CodeMatrix point_active,
-             Codes has_solution, MutableMatrix factors, Reals cost_factor, MutableMatrix null_x,
-             MutableMatrix null_y, Reals largest, Reals smallest, Reals residual, int threads,
-             int width) {
-  const StructureView& view = engine.structure().view();
-  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
-  check_length(status, "status", batch);
-  check_length(has_solution, "has_solution", batch);
-  check_length(cost_factor, "cost_factor", batch);
-  check_length(largest, "largest", batch);
-  check_length(smallest, "smallest", batch);
-  check_length(residual, "residual", batch);
   AdjointData io{};
   io.x = rows_of<const double>(x, "x", batch, view.n);
   io.y = rows_of<const double>(y, "y", batch, view.m);
@@ -171,19 +132,65 @@ void examine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b,
   io.status = status.data();
   const Rows<std::int8_t> active = rows_of<std::int8_t>(is_active, "is_active", batch, view.m);
   io.is_active = {active.start, active.row_stride, active.stride};
+  return io;
+}
+
+PointData points_of(const StructureView& view, long batch, const MutableMatrix& x,
+                    const MutableMatrix& y, const MutableMatrix& v, const MutableMatrix& balance,
+                    const CodeMatrix& is_active, const Codes& has_solution, const Reals& residual,
+                    double mu) {
+  check_length(has_solution, "has_solution", batch);
+  check_length(residual, "residual", batch);
+  return {rows_of<double>(x, "point_x", batch, view.n),
+          rows_of<double>(y, "point_y", batch, view.m),
+          rows_of<double>(v, "point_v", batch, view.m),
+          rows_of<double>(balance, "balance", batch, view.m),
+          rows_of<std::int8_t>(is_active, "point_active", batch, view.m),
+          has_solution.data(),
+          residual.data(),
+          mu};
+}
+
+void refine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
+            Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
+            std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
+            MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
+            Codes has_solution, Reals residual, double mu, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  const AdjointData io = solutions_of(view, batch, x, y, s, status, is_active);
+  const PointData points = points_of(view, batch, point_x, point_y, point_v, balance, point_active,
+                                     has_solution, residual, mu);
+  const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
+  const nb::gil_scoped_release release;
+  engine.refine(problem, batch, threads, width, scaling, io, points);
+}
+
+void examine(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix x, Matrix y,
+             Matrix s, Codes status, CodeMatrix is_active, std::optional<MutableTable> scale,
+             std::optional<Reals> cost, MutableMatrix point_x, MutableMatrix point_y,
+             MutableMatrix point_v, MutableMatrix balance, CodeMatrix point_active,
+             Codes has_solution, Reals residual, MutableMatrix position, MutableMatrix factors,
+             Reals cost_factor, MutableMatrix null_x, MutableMatrix null_y, Reals largest,
+             Reals smallest, int threads, int width) {
+  const StructureView& view = engine.structure().view();
+  const ProblemData problem = problem_of(engine, batch, P, q, A, b);
+  check_length(cost_factor, "cost_factor", batch);
+  check_length(largest, "largest", batch);
+  check_length(smallest, "smallest", batch);
+  const AdjointData io = solutions_of(view, batch, x, y, s, status, is_active);
+  const PointData points = points_of(view, batch, point_x, point_y, point_v, balance, point_active,
+                                     has_solution, residual, 0.0);
   const RegularityData found{rows_of<double>(position, "position", batch, view.m),
-                             rows_of<std::int8_t>(point_active, "point_active", batch, view.m),
-                             has_solution.data(),
                              rows_of<double>(factors, "factors", batch, view.n + view.m),
                              cost_factor.data(),
                              rows_of<double>(null_x, "null_x", batch, view.n),
                              rows_of<double>(null_y, "null_y", batch, view.m),
                              largest.data(),
-                             smallest.data(),
-                             residual.data()};
+                             smallest.data()};
   const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
-  engine.examine(problem, batch, threads, width, scaling, io, found);
+  engine.examine(problem, batch, threads, width, scaling, io, points, found);
 }
 
 void apply(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix b, Matrix v,
@@ -421,10 +428,11 @@ NB_MODULE(_native, module) {
            "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
            "mu"_a, "threads"_a, "width"_a, "Write the points where solutions are differentiated.")
       .def("examine", &cvxlayer::examine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
-           "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "position"_a,
-           "point_active"_a, "has_solution"_a, "factors"_a, "cost_factor"_a, "null_x"_a, "null_y"_a,
-           "largest"_a, "smallest"_a, "residual"_a, "threads"_a, "width"_a,
-           "Write how regular the points are where solutions are differentiated.")
+           "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,
+           "point_y"_a, "point_v"_a, "balance"_a, "point_active"_a, "has_solution"_a, "residual"_a,
+           "position"_a, "factors"_a, "cost_factor"_a, "null_x"_a, "null_y"_a, "largest"_a,
+           "smallest"_a, "threads"_a, "width"_a,
+           "Write the same points, and how regular solutions are there.")
       .def("apply", &cvxlayer::apply, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "v"_a,
            "balance"_a, "is_active"_a, "has_solution"_a, "gx"_a.none(), "gy"_a.none(),
            "gs"_a.none(), "lam"_a, "nu"_a, "residual"_a, "mu"_a, "threads"_a, "width"_a,
