@@ -8,14 +8,13 @@ be tested against. `differentiate/native.py` does the same, fast.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.differentiate.primitives import apply, refine
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
 from cvxlayer.program.solution import ConeSolution, ConeSolutionTangent, LinearizationPoint
 
 
@@ -65,19 +64,7 @@ def vjp(
             batch, point, *(None if bar is None else bar[:, None] for bar in (x_bar, y_bar, s_bar))
         )
     )
-    cotangent = cotangents_of(batch.structure, point, lam, nu, needs)
-    return dataclasses.replace(cotangent, residual=residual)
-
-
-def cotangents_of(
-    structure: ConeProgramStructure,
-    point: LinearizationPoint,
-    lam: Float[np.ndarray, "batch n"],
-    nu: Float[np.ndarray, "batch m"],
-    needs: Sequence[bool] = (True, True, True, True),
-) -> ConeProgramCotangent:
-    """Return the cotangents of (P, q, A, b) from the answer of `apply`; the residual is zero."""
-    x, y = point.x, point.y
+    structure, x, y = batch.structure, point.x, point.y
     i, j = structure.P_indices, _column_indices(structure.P_indptr)
     # An off-diagonal entry stands for two of the symmetric matrix.
     P_bar = np.where(i == j, -0.5, -1.0) * (lam[:, i] * x[:, j] + x[:, i] * lam[:, j])
@@ -86,7 +73,7 @@ def cotangents_of(
     P, q, A, b = (
         bar if need else None for bar, need in zip((P_bar, -lam, A_bar, nu), needs, strict=True)
     )
-    return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=np.zeros(len(x)))
+    return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=residual)
 
 
 def jvp(
