@@ -108,8 +108,8 @@ def test_rows_without_a_solution_are_exactly_zero() -> None:
     values = torch.tensor([2.0, 0.0], dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(layer(values)[0].sum(), values, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), values)
-    assert float(first[1]) == 0.0
-    assert float(second[1]) == 0.0
+    assert first[1].item() == 0.0
+    assert second[1].item() == 0.0
     assert bool(torch.isfinite(second).all())
 
 
