@@ -120,6 +120,8 @@ class ConeCalls:
         point = self._derivative.refine(
             self._prepared, self._batch(problem, rows), cone, threads=self.settings.threads
         )
+        if self.evaluator.options.smoothing > 0.0:  # it may not have reached the central path
+            warn_not_unique(point.residual, (rows,))
         return Point(
             point.x,
             point.y,

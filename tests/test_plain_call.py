@@ -190,4 +190,4 @@ def test_a_derivative_that_is_not_unique_warns():
         call.read_outputs().pull_back([np.tile([1.0, 2.0], (3, 1))], [True])
     report = caught[0].message.report
     call.inputs[0][:] = np.nan  # it has its own
-    assert not report.is_unique.any()
+    assert not report.exists.any()

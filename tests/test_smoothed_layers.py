@@ -13,10 +13,15 @@ from scipy.optimize import brentq
 
 import cvxlayer
 from cvxlayer.errors import OptionError
+from tests.catalog.hard_derivatives import HARD_CASES, HardCase
 from tests.catalog.smoothed_problems import PROBLEMS, SmoothedProblem
 
 MU = 0.05
 STEP, DIFFERENCE = 1e-5, 1e-7
+HARD = [case for case in HARD_CASES if case.is_solvable and case.pieces]
+# 1e-9 is not small beside an objective of 1e-6 or an interval of 1e-6; the projection onto a power
+# cone of exponent ½ has its limit only logarithmically.
+FAR = ("objective-1e-6", "narrow-interval", "power-ray-half")
 by_name = {problem.name: problem for problem in PROBLEMS}
 
 
@@ -149,6 +154,24 @@ def test_it_tends_to_the_exact_gradient(name: str, rng: np.random.Generator) -> 
     ours = gradients(problem, weights, cvxlayer.Smoothed(mu=1e-8))
     for bar, expected in zip(ours, exact, strict=True):
         np.testing.assert_allclose(bar, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", HARD, ids=str)
+def test_hard_derivatives_are_finite_and_tend_to_the_truth(case: HardCase) -> None:
+    """Also at kinks, to an element of the generalized derivative."""
+    errors: list[float] = []
+    for mu in (1e-2, 1e-9):
+        built, parameters, variables = case.build()
+        derivative = cvxlayer.Smoothed(mu=mu)
+        layer = cvxlayer.Layer(built, parameters, variables, gp=case.gp, derivative=derivative)
+        values = [np.asarray(value, float) for value in case.values]
+        evaluation = layer._evaluator.evaluate(values, [0.0] * len(values))
+        weights = [np.asarray(weight, float) for weight in case.weights]
+        bars = evaluation.read_outputs().pull_back(weights, [True] * len(values))
+        assert all(np.isfinite(bar).all() for bar in bars)
+        errors.append(case.error(bars))
+    if case.name not in FAR:
+        assert errors[1] <= 1e-3
 
 
 def test_where_the_exact_derivative_jumps_it_is_between() -> None:

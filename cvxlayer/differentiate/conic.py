@@ -8,14 +8,13 @@ be tested against. `differentiate/native.py` does the same, fast.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.differentiate.primitives import apply, refine
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
 from cvxlayer.program.solution import ConeSolution, ConeSolutionTangent, LinearizationPoint
 
 
@@ -65,21 +64,9 @@ def vjp(
             batch, point, *(None if bar is None else bar[:, None] for bar in (x_bar, y_bar, s_bar))
         )
     )
-    cotangent = cotangents_of(batch.structure, point, lam, nu, needs)
-    return dataclasses.replace(cotangent, residual=residual)
-
-
-def cotangents_of(
-    structure: ConeProgramStructure,
-    point: LinearizationPoint,
-    lam: Float[np.ndarray, "batch n"],
-    nu: Float[np.ndarray, "batch m"],
-    needs: Sequence[bool] = (True, True, True, True),
-) -> ConeProgramCotangent:
-    """Return the cotangents of (P, q, A, b) from the answer of `apply`; the residual is zero."""
-    bars = data_cotangents(structure, point.x, point.y, lam, nu)
+    bars = data_cotangents(batch.structure, point.x, point.y, lam, nu)
     P, q, A, b = (bar if need else None for bar, need in zip(bars, needs, strict=True))
-    return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=np.zeros(len(lam)))
+    return ConeProgramCotangent(P=P, q=q, A=A, b=b, residual=residual)
 
 
 def jvp(

@@ -56,7 +56,8 @@ class LagrangianDerivative(AbstractReverseDerivative):
         """Say what this gradient cannot do."""
         return (
             "`derivative=LPGD(…)` only pulls gradients back, once; this asks for a forward-mode, "
-            'second-order or vectorized derivative. Use `derivative="exact"` for these.'
+            'second-order or vectorized derivative. Use `derivative="exact"` or '
+            '`"smoothed"` for these.'
         )
 
     def setup(self, structure: ConeProgramStructure) -> Any:

@@ -25,8 +25,8 @@ class LeastSquaresDerivative(AbstractReverseDerivative):
         """Say what this derivative cannot do."""
         return (
             '`derivative="least_squares"` only pulls gradients back, once; this asks for a '
-            'forward-mode, second-order or vectorized derivative. Use `derivative="exact"` for '
-            "these."
+            'forward-mode, second-order or vectorized derivative. Use `derivative="exact"` or '
+            '`"smoothed"` for these.'
         )
 
     def setup(self, structure: ConeProgramStructure) -> None:

@@ -53,6 +53,7 @@ def pull_back(
     s_bar: Float[np.ndarray, "batch m"] | None,
     *,
     needs: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    mu: float = 0.0,
     threads: int = 1,
     width: int = 0,
 ) -> ConeProgramCotangent:
@@ -70,6 +71,7 @@ def pull_back(
         y_bar: cotangent of y.
         s_bar: cotangent of s.
         needs: which of P, q, A, b to compute.
+        mu: where positive, the derivative is that of the central path; see `central_path`.
         threads: threads over the batch.
         width: number of SIMD lanes; 0 chooses.
 
@@ -97,6 +99,7 @@ def pull_back(
         A_bar,
         b_bar,
         residual,
+        mu,
         threads,
         width,
     )

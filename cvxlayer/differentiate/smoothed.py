@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.differentiate import native
-from cvxlayer.differentiate.conic import cotangents_of
 from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.engine import count_threads, prepare_engine
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
@@ -45,14 +43,17 @@ class SmoothedDerivative:
         threads: int | None = None,
     ) -> ConeProgramCotangent:
         """Return the cotangent of the data; its residual also tells how far off the path it is."""
-        point = self.refine(prepared, batch, solution, threads=threads)
-        if x_bar is None and y_bar is None and s_bar is None:
-            x_bar = np.zeros_like(point.x)
-        bars = (None if bar is None else bar[:, None] for bar in (x_bar, y_bar, s_bar))
-        answer = self.apply(prepared, batch, point, *bars, threads=threads)
-        lam, nu, residual = (part[:, 0] for part in answer)
-        cotangent = cotangents_of(batch.structure, point, lam, nu, needs)
-        return dataclasses.replace(cotangent, residual=np.maximum(residual, point.residual))
+        return native.pull_back(
+            prepared,
+            batch,
+            solution,
+            x_bar,
+            y_bar,
+            s_bar,
+            needs=needs,
+            mu=self._mu,
+            threads=count_threads(threads),
+        )
 
     def refine(
         self,

@@ -108,8 +108,8 @@ def test_rows_without_a_solution_are_exactly_zero() -> None:
     values = torch.tensor([2.0, 0.0], dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(layer(values)[0].sum(), values, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), values)
-    assert float(first[1]) == 0.0
-    assert float(second[1]) == 0.0
+    assert first[1].item() == 0.0
+    assert second[1].item() == 0.0
     assert bool(torch.isfinite(second).all())
 
 
@@ -126,3 +126,17 @@ def test_the_gradient_is_that_of_numpy(problem: SmoothedProblem) -> None:
     loss = sum((a * torch.tensor(bar)).sum() for a, bar in zip(answers, bars, strict=True))
     for ours, right in zip(torch.autograd.grad(loss, leaves), expected, strict=True):
         np.testing.assert_allclose(ours.numpy(), right, rtol=1e-10, atol=1e-12)
+
+
+def test_the_figures_of_the_documentation() -> None:
+    """docs/modes.md, "An example"."""
+    found = {}
+    for mu in (0.1, 0.01):
+        layer = Layer(*PROBLEMS[0].build(), derivative=cvxlayer.Smoothed(mu=mu))
+        (values,) = (value.requires_grad_() for value in tensors(PROBLEMS[0]))
+        (choice,) = layer(values)
+        torch.testing.assert_close(choice, torch.eye(4).double()[0], rtol=0, atol=1e-8)
+        (choice[0] - choice[2]).backward()
+        found[mu] = values.grad.numpy()
+    np.testing.assert_allclose(found[0.1], [-1.13, 0.14, 0.93, 0.05], atol=0.005)
+    np.testing.assert_allclose(found[0.01], [-0.52, 0.06, 0.45, 0.02], atol=0.005)

@@ -93,9 +93,17 @@ struct Adjoint final : private PathLinearization<L> {
   void run(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
            int count, bool matrices_ready) {
     load(problem, scaling, io, first, count, matrices_ready);
+    if (io.mu > 0.0) center(io.mu);
     const LaneRows<W> lanes(first, count);
     load_right_side(io.x_bar, io.y_bar, io.s_bar, lanes);
     if (moves_slack) hold_infinite_slack(io.s, lanes);
+    if (io.mu > 0.0) {
+      linearize_path();
+      form_right_side();
+      // Also tells of a point that did not reach the path.
+      adjoint_residual = O::max(solve_refined(rhs_n, rhs_m), relative_residual());
+      return finish(io, first, count);
+    }
     const V mu = curved_complementarity();
     if (O::any(unclassified)) classify();
     settle_rows();
@@ -114,10 +122,7 @@ struct Adjoint final : private PathLinearization<L> {
     } else {
       solve_at_solution(probing, count);
     }
-    remove_null_part();
-    unscale_answer();
-    unscale_point();
-    store(io, first, count);
+    finish(io, first, count);
   }
 
   /// From the solutions in `io` to the points where the solution map is differentiated; on the
@@ -193,6 +198,19 @@ struct Adjoint final : private PathLinearization<L> {
   }
 
  private:
+  /// From the answer in equilibrated scaling to the results.
+  void finish(const AdjointData& io, long first, int count) {
+    remove_null_part();
+    unscale_answer();
+    unscale_point();
+    store(io, first, count);
+  }
+
+  V relative_residual() const {
+    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(1e-300));
+    return O::select(valid, residual_norm / size, V{});
+  }
+
   /// Where the Newton steps came no closer than the solver was, an eigenvalue of s or y is too
   /// small to tell on which face of its cone it lies. The solver's own point is near the central
   /// path, whose derivative differs by about μ and needs to know of no face.
@@ -412,8 +430,7 @@ struct Adjoint final : private PathLinearization<L> {
   /// Write x, y, v = y/ω − ωs and what belongs to them; (t_m, c_m) holds s and ω.
   void store_point(const ProblemData& problem, const PointData& io, long first, int count) {
     const StructureView& view = *structure;
-    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(1e-300));
-    const V residual = O::select(valid, residual_norm / size, V{});
+    const V residual = relative_residual();
     for (int i = 0; i < view.m; ++i) {
       t_m[i] = O::select(valid, y[i] - v[i], V{});
       c_m[i] = O::splat(1.0);

@@ -9,7 +9,8 @@
 namespace cvxlayer {
 
 /// Where the adjoint reads solutions and cotangents and writes the cotangents of the data.
-/// A null `start` means: not given (inputs) or not wanted (outputs).
+/// A null `start` means: not given (inputs) or not wanted (outputs). With `mu` > 0, here and below,
+/// all is on the central path of that μ, in the units of the program.
 struct AdjointData {
   Rows<const double> x, y, s;
   const std::int8_t* status;
@@ -17,10 +18,10 @@ struct AdjointData {
   Rows<const double> x_bar, y_bar, s_bar;
   Rows<double> P_bar, q_bar, A_bar, b_bar;
   double* residual;
+  double mu;
 };
 
-/// Where `refine` writes the points of differentiation; see `LinearizationPoint` in Python. With
-/// `mu` > 0, here and below, those on the central path of that μ, in the units of the program.
+/// Where `refine` writes the points of differentiation; see `LinearizationPoint` in Python.
 struct PointData {
   Rows<double> x, y, v, balance;
   Rows<std::int8_t> is_active;

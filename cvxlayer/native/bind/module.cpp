@@ -82,7 +82,8 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                std::optional<Matrix> x_bar, std::optional<Matrix> y_bar,
                std::optional<Matrix> s_bar, std::optional<MutableMatrix> P_bar,
                std::optional<MutableMatrix> q_bar, std::optional<MutableMatrix> A_bar,
-               std::optional<MutableMatrix> b_bar, Reals residual, int threads, int width) {
+               std::optional<MutableMatrix> b_bar, Reals residual, double mu, int threads,
+               int width) {
   const StructureView& view = engine.structure().view();
   const ProblemData problem = problem_of(engine, batch, P, q, A, b);
   check_length(status, "status", batch);
@@ -99,7 +100,8 @@ void pull_back(Engine& engine, long batch, Matrix P, Matrix q, Matrix A, Matrix 
                        optional_rows<double>(q_bar, "q_bar", batch, view.n),
                        optional_rows<double>(A_bar, "A_bar", batch, view.num_A),
                        optional_rows<double>(b_bar, "b_bar", batch, view.m),
-                       residual.data()};
+                       residual.data(),
+                       mu};
   const Scaling scaling = optional_scaling(engine, problem, batch, scale, cost);
   const nb::gil_scoped_release release;
   engine.pull_back(problem, batch, threads, width, scaling, io);
@@ -117,8 +119,7 @@ Rows<const double> sides_of(const Stack& stack, const char* name, long batch, lo
 
 Rows<const double> optional_sides(const std::optional<Stack>& stack, const char* name, long batch,
                                   long sides, long columns) {
-  if (!stack.has_value()) return {nullptr, 0, 0};
-  return sides_of(*stack, name, batch, sides, columns);
+  return stack ? sides_of(*stack, name, batch, sides, columns) : Rows<const double>{nullptr, 0, 0};
 }
 
 /// The inputs of AdjointData.
@@ -421,7 +422,7 @@ NB_MODULE(_native, module) {
       .def("pull_back", &cvxlayer::pull_back, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a,
            "y"_a, "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(),
            "x_bar"_a.none(), "y_bar"_a.none(), "s_bar"_a.none(), "P_bar"_a.none(), "q_bar"_a.none(),
-           "A_bar"_a.none(), "b_bar"_a.none(), "residual"_a, "threads"_a, "width"_a,
+           "A_bar"_a.none(), "b_bar"_a.none(), "residual"_a, "mu"_a, "threads"_a, "width"_a,
            "Pull cotangents of (x, y, s) back to (P, q, A, b), into the given arrays.")
       .def("refine", &cvxlayer::refine, nb::arg("batch"), "P"_a, "q"_a, "A"_a, "b"_a, "x"_a, "y"_a,
            "s"_a, "status"_a, "is_active"_a, "scale"_a.none(), "cost"_a.none(), "point_x"_a,

@@ -191,6 +191,11 @@ void refine(Call& call) {
                          {is_active, m, 1}, solved,       residual.data(), call.real("mu")};
   const ProgramData data = program.evaluate(values.theta, batch, threads);
   program.engine().refine(data.view(), batch, threads, 0, Scaling{}, io, points);
+  // A point that did not reach the central path; NaN too.
+  const auto is_far = [](double value) { return !(value <= kLargeResidual); };
+  if (points.mu > 0.0 && std::any_of(residual.begin(), residual.end(), is_far)) {
+    warn_in_python(residual.data(), batch);
+  }
   std::copy_n(exact_v.start(), batch * m, v_out.start());
   for (const Outcome* outcome : {&x_out, &y_out, &v_out, &balance}) outcome->finish();
 }
