@@ -23,6 +23,11 @@ from cvxlayer.solve.clarabel import ClarabelBackend
 _FOUND = ("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap")
 DEFAULT_MAX_ITERS = 100
 INFEASIBLE_TOLERANCE = 1e-8
+# What `ConeSolution` holds for each row.
+_OF_A_ROW = (
+    *("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap"),
+    *("solved_by", "is_active"),
+)
 _Start = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
@@ -79,8 +84,10 @@ class NativeBackend(AbstractBackend):
         failed = _numerically_failed(solution, settings)
         if len(failed) == 0:
             return
+        before = [getattr(solution, name)[failed].copy() for name in _OF_A_ROW]
         _run(prepared, batch, settings, solution, failed, careful=True)
         solution.solved_by[failed] = SolvedBy.CAREFUL_PASS
+        _restore_better(solution, failed, before)
         failed = _numerically_failed(solution, settings)
         if len(failed) and settings.extra.get("fallback", True):
             _fall_back(prepared, batch, settings, solution, failed)
@@ -172,6 +179,19 @@ def _numerically_failed(solution: ConeSolution, settings: Settings) -> np.ndarra
         (solution.status == Status.INACCURATE) | (solution.status == Status.MAX_ITERATIONS)
     ) & ((settings.max_iters is None) | (solution.iterations < (settings.max_iters or 0)))
     return np.flatnonzero(failed)
+
+
+def _restore_better(solution: ConeSolution, rows: np.ndarray, before: list[np.ndarray]) -> None:
+    """Take back what the careful pass made of INACCURATE rows that it brought no further."""
+    earlier = dict(zip(_OF_A_ROW, before, strict=True))
+    errors = ("primal_residual", "dual_residual", "gap")
+    was = np.max([earlier[name] for name in errors], axis=0)
+    now = np.max([getattr(solution, name)[rows] for name in errors], axis=0)
+    status = solution.status[rows]
+    is_worse = (status > Status.INACCURATE) | ((status == Status.INACCURATE) & ~(now < was))
+    kept = (earlier["status"] == Status.INACCURATE) & is_worse
+    for name, values in earlier.items():
+        getattr(solution, name)[rows[kept]] = values[kept]
 
 
 def _fall_back(

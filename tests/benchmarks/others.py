@@ -106,7 +106,9 @@ def _largest(*vectors: np.ndarray) -> float:
 def problems(names: list[str] | None = None) -> dict[str, Callable[[], ConeProgramBatch]]:
     """Every problem by its name, small sets first."""
     found = {
-        path.stem: (lambda path=path: maros_meszaros.load(path)) for path in maros_meszaros.FILES
+        path.stem: (lambda path=path: maros_meszaros.load(path))
+        for path in maros_meszaros.FILES
+        if path.stem != maros_meszaros.NOT_CONVEX
     }
     found |= {path.stem: (lambda path=path: sdplib.load(path)) for path in sdplib.FILES}
     return {name: load for name, load in found.items() if not names or name in names}

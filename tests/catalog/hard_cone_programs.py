@@ -40,7 +40,7 @@ def _instance(
     rank = 0 if family == "linear" else int(rng.integers(0, n + 1))
     root = rng.standard_normal((n, rank))
     P, A, x = root @ root.T, rng.standard_normal((cones.size, n)) * mask, rng.standard_normal(n)
-    s, y = _complementary(cones, rng)
+    s, y = complementary_pair(cones, rng)
     if family == "degenerate":
         first = cones.zero
         A[first + 1], s[first + 1] = A[first], s[first]
@@ -57,7 +57,10 @@ def _instance(
     return P, q, A, b
 
 
-def _complementary(cones: ConeProduct, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def complementary_pair(
+    cones: ConeProduct, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return random s ∈ K and y ∈ K* with sᵀy = 0, strictly complementary."""
     s, y = np.zeros(cones.size), np.zeros(cones.size)
     y[: cones.zero] = rng.standard_normal(cones.zero)
     for i in range(cones.zero, cones.num_linear):

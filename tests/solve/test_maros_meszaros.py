@@ -15,7 +15,7 @@ from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.registry import get_backend
 from cvxlayer.solve.residuals import measure
-from tests.catalog.maros_meszaros import FILES, at_most, load
+from tests.catalog.maros_meszaros import FILES, FOLDER, NOT_CONVEX, at_most, load
 
 # The others take seconds each.
 MOST_VARIABLES = 500
@@ -32,8 +32,21 @@ def objective(batch: ConeProgramBatch, x: np.ndarray) -> float:
     return float(0.5 * x @ (P @ x + sp.triu(P, 1).T @ x) + q @ x)
 
 
-@pytest.mark.skipif(not FILES, reason="the shared test problems are not beside the repository")
-@pytest.mark.parametrize("path", at_most(MOST_VARIABLES), ids=lambda path: path.stem)
+CONVEX = [path for path in at_most(MOST_VARIABLES) if path.stem != NOT_CONVEX]
+needs_files = pytest.mark.skipif(
+    not FILES, reason="the shared test problems are not beside the repository"
+)
+
+
+@needs_files
+@pytest.mark.parametrize("backend", ["native", "clarabel"])
+def test_the_one_that_is_not_convex_is_not_called_solved(backend: str) -> None:
+    solution = solve(backend, load(FOLDER / f"{NOT_CONVEX}.mat"))
+    assert Status(solution.status[0]) is Status.NOT_CONVEX
+
+
+@needs_files
+@pytest.mark.parametrize("path", CONVEX, ids=lambda path: path.stem)
 def test_our_engine_solves_what_clarabel_solves(path: Path) -> None:
     batch = load(path)
     ours, theirs = solve("native", batch), solve("clarabel", batch)

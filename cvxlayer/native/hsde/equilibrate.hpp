@@ -15,6 +15,8 @@ constexpr int kRuizPasses = 2;
 constexpr double kMinScale = 1e-4, kMaxScale = 1e4;
 // Costs may be as large as they like; tiny ones may be rounding, which 10⁸ does not bring to one.
 constexpr double kMinCost = 1e-300, kMaxCost = 1e8;
+// A P with larger entries is divided by the largest first: no d within its bounds balances it.
+constexpr double kLargestCurvature = 1e4;
 
 /// Reads raw data of up to W instances and writes their scale factors.
 template <class L>
@@ -44,10 +46,19 @@ struct Equilibration {
     load_rows<L>(data.q, lanes, structure->n, [&](int j, V value) { q[j] = value; });
     V mean;
     if (compute_matrices) {
-      load_rows<L>(data.P, lanes, structure->num_P, [&](int t, V value) { P[t] = value; });
+      V largest{};
+      load_rows<L>(data.P, lanes, structure->num_P, [&](int t, V value) {
+        P[t] = value;
+        largest = O::max(largest, O::abs(value));
+      });
+      const auto is_large = O::gt(largest, O::splat(kLargestCurvature)) & O::is_finite(largest);
+      const V unit = O::select(is_large, largest, O::splat(1.0));
+      if (O::any(is_large)) {
+        for (int t = 0; t < structure->num_P; ++t) P[t] /= unit;
+      }
       load_rows<L>(data.A, lanes, structure->num_A, [&](int t, V value) { A[t] = value; });
       compute_scales();
-      mean = mean_norm();
+      mean = mean_norm() * unit;
       store_scales(scaling, first, count);
       if (scaling.is_shared()) *scaling.shared_mean = O::get(mean, 0);
     } else {

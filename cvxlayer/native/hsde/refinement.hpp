@@ -10,6 +10,8 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 // Without refinement, a δ that forgives rounding; with it, one that a few passes take out.
 constexpr double kRegularization = 1e-8, kCarefulRegularization = 1e-10;
+// Where refinement cannot make up for lost pivots, δ grows up to this.
+constexpr double kLargestRegularization = 1e-6;
 constexpr int kMostRefinements = 3;
 // A pass has to bring the residual below this share of the last; passes stop this far below
 // the tolerance, relative to the right-hand side.
@@ -32,6 +34,7 @@ struct Refinement {
   M active;       // lanes that are refined
   M lowered;      // lanes whose δ was lowered, which happens once
   M lost_pivots;  // lanes whose δ has to grow
+  M unresolved;   // those in which a pass of refinement did not help
   V delta;
   V promised;  // 1 − α(1 − σ) of the last step
   V last_primal, last_dual;
@@ -50,7 +53,7 @@ struct Refinement {
   void start(double tolerance, bool once, bool is_symmetric) {
     refines_once = once;
     refined_from = is_symmetric ? kRefinedFrom : kRefinedFromNonsymmetric;
-    active = lowered = lost_pivots = O::none();
+    active = lowered = lost_pivots = unresolved = O::none();
     delta = O::splat(kRegularization);
     last_primal = last_dual = O::splat(1.0);
     refined_share = kRefinedShare * tolerance;
@@ -61,6 +64,7 @@ struct Refinement {
     O::set_mask(active, lane, is_active);
     O::set_mask(lowered, lane, is_active);
     O::set_mask(lost_pivots, lane, false);
+    O::set_mask(unresolved, lane, false);
     O::set(delta, lane, is_active ? kCarefulRegularization : kRegularization);
     for (V* last : {&promised, &last_primal, &last_dual}) O::set(*last, lane, __builtin_inf());
   }
@@ -86,10 +90,19 @@ struct Refinement {
     last_dual = dual;
   }
 
+  /// Whether one of the lanes has no answer, and a larger δ to be factorized with: no step is
+  /// better than one that has nothing to do with the problem.
+  bool has_to_repeat(M lanes) const {
+    return O::any(lanes & unresolved & O::lt(delta, O::splat(kLargestRegularization)));
+  }
+
   /// The δ to factorize with: larger where pivots were lost with the last one.
   V next_delta() {
-    delta = O::select(lost_pivots, O::min(10.0 * delta, O::splat(kRegularization)), delta);
-    lost_pivots = O::none();
+    const V most =
+        O::select(unresolved, O::splat(kLargestRegularization), O::splat(kRegularization));
+    const V larger = O::max(delta, O::min(10.0 * delta, most));
+    delta = O::select(lost_pivots, larger, delta);
+    lost_pivots = unresolved = O::none();
     return delta;
   }
 
@@ -117,6 +130,10 @@ struct Refinement {
         bottom_m[i] += wanted - work_m[i];
         missing = O::max(missing, O::abs(bottom_m[i]));
         size = O::max(size, O::abs(wanted));
+      }
+      // Condensed cones, whose H has no such pivots, have no use for a larger δ.
+      if (pass == 1 && !refines_once) {
+        unresolved = unresolved | (lost_pivots & running & O::gt(missing, kLostPivots * size));
       }
       if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
       running =

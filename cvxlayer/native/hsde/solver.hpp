@@ -97,8 +97,10 @@ struct HsdeSolver {
       if (!O::any(is_active)) break;
       if (refilled && starts_at_unit()) update_residuals();
       scaling.update(s, y);
-      assemble();
-      solve_constant_and_affine();
+      do {
+        assemble();
+        solve_constant_and_affine();
+      } while (refinement.has_to_repeat(is_active));
       set_starting_points();
       affine_step();
       combined_step();
