@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.catalog import workloads
+from tests.benchmarks.derivative_tables import render_derivatives
+from tests.benchmarks.tables import error_text, number_text, table_text
 from tests.benchmarks.targets import Table, is_ours, reached, speedup
 
 _TITLES = {
@@ -44,21 +46,6 @@ qpth is measured only where it is installed, which takes `pip install --no-deps
 """
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
-
-
-def _number(value: float) -> str:
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _error(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0e}"
-
-
 def _targets(table: Table) -> str:
     rows = []
     for one in reached(table):
@@ -71,7 +58,7 @@ def _targets(table: Table) -> str:
             f"{one.num_reached} of {len(one.ratios)}",
         ])  # fmt: skip
     header = ["compared", "aim", "median", "worst", "aim reached in"]
-    return "## What was aimed at, and what was reached\n\n" + _table(header, rows)
+    return "## What was aimed at, and what was reached\n\n" + table_text(header, rows)
 
 
 def _status_mark(cell: dict[str, Any] | None) -> str:
@@ -87,16 +74,16 @@ def _times(table: Table, measure: str, batch: int) -> str:
     for workload in table.workloads():
         ours = table.seconds(measure, batch, workload, "cvxlayer")
         own = table.cell(measure, batch, workload, "cvxlayer")
-        row = [workload, f"**{_number(ours * 1e6)}**" if ours else _status_mark(own)]
+        row = [workload, f"**{number_text(ours * 1e6)}**" if ours else _status_mark(own)]
         for peer in peers:
             theirs = table.seconds(measure, batch, workload, peer)
             if theirs is None:
                 row.append(_status_mark(table.cell(measure, batch, workload, peer)))
             else:
-                ratio = f" ({_number(theirs / ours)}×)" if ours else ""
-                row.append(_number(theirs * 1e6) + ratio)
+                ratio = f" ({number_text(theirs / ours)}×)" if ours else ""
+                row.append(number_text(theirs * 1e6) + ratio)
         rows.append(row)
-    return _table(["µs per instance", "cvxlayer", *peers], rows)
+    return table_text(["µs per instance", "cvxlayer", *peers], rows)
 
 
 def _two_cores(table: Table) -> str:
@@ -107,7 +94,7 @@ def _two_cores(table: Table) -> str:
             for batch in (b for b in table.batches() if b >= 64):
                 two = table.seconds(measure, batch, workload, "cvxlayer", cores=2)
                 ratio = speedup(table.cell(measure, batch, workload, "cvxlayer", cores=2))
-                row.append(f"{_number(two * 1e6)} ({ratio:.2f}×)" if two and ratio else "–")
+                row.append(f"{number_text(two * 1e6)} ({ratio:.2f}×)" if two and ratio else "–")
         rows.append(row)
     columns = [f"{m}, batch {b}" for m in _TITLES for b in table.batches() if b >= 64]
     if all(cell == "–" for row in rows for cell in row[1:]):
@@ -116,7 +103,7 @@ def _two_cores(table: Table) -> str:
         "## Ours on two cores\n\nµs per instance, wall time (× faster than with `threads=1` in "
         "the same process, timed in turns).\n\n"
     )
-    return text + _table(["workload", *columns], rows)
+    return text + table_text(["workload", *columns], rows)
 
 
 def _cold_start(rows: list[dict[str, Any]]) -> str:
@@ -136,7 +123,7 @@ def _cold_start(rows: list[dict[str, Any]]) -> str:
     return (
         "## Cold start\n\nMilliseconds in a fresh process, median of three, batch 8, forward and "
         "backward. torch and CVXPY are imported first: every layer needs them.\n\n"
-        + _table(header, body)
+        + table_text(header, body)
     )
 
 
@@ -153,7 +140,7 @@ def _memory(rows: list[dict[str, Any]]) -> str:
     return (
         f"## Memory\n\nKiB per instance that one torch step of batch {rows[0]['batch']} adds to "
         "the peak of the process, and how much of it is the result (output and gradients).\n\n"
-        + _table(["workload", "layer", "peak", "of it the result"], body)
+        + table_text(["workload", "layer", "peak", "of it the result"], body)
     )
 
 
@@ -173,7 +160,7 @@ def _accuracy(table: Table) -> str:
                 for key in ("kkt", "solution_error", "gradient_error")
             )
             settings = cells[0]["settings"] if cells else ""
-            rows.append([measure, name, settings, *map(_error, worst)])
+            rows.append([measure, name, settings, *map(error_text, worst)])
             notes = {
                 (c["workload"], c["status"], c["note"].replace("|", "/"))
                 for c in cells
@@ -183,11 +170,11 @@ def _accuracy(table: Table) -> str:
     header = ["measure", "contender", "settings", "KKT", "solution", "gradient"]
     text = (
         "## Settings and accuracy\n\nWorst of all workloads on which the contender is right.\n\n"
-        + _table(header, rows)
+        + table_text(header, rows)
     )
     if faults:
         header = ["measure", "contender", "workload", "verdict", "why"]
-        text += "\n### Wrong or failed\n\n" + _table(header, faults)
+        text += "\n### Wrong or failed\n\n" + table_text(header, faults)
     return text
 
 
@@ -217,7 +204,7 @@ def render(report: dict[str, Any]) -> str:
         _INTRODUCTION.format(sets="8 or more (3 of batch 1024)", tolerance="1e-8"),
         _setting_of(report),
         _targets(table),
-        "## Workloads\n\n" + _table(["name", "what it is"], described),
+        "## Workloads\n\n" + table_text(["name", "what it is"], described),
     ]
     for measure, title in _TITLES.items():
         for batch in table.batches():
@@ -228,6 +215,7 @@ def render(report: dict[str, Any]) -> str:
         _two_cores(table),
         _cold_start(report["cold_start"]),
         _memory(report["memory"]),
+        render_derivatives(report.get("derivatives")),
         _accuracy(table),
     ]
     return "\n".join(part for part in parts if part)

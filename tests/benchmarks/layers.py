@@ -39,6 +39,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 Call = Callable[[Tensors], torch.Tensor]
+DenseSolver = Callable[[TensorProgram], torch.Tensor]
 
 
 def _torch_job(call: Call, sets: list[DataSet], *, backward_alone: bool = False) -> Job:
@@ -119,11 +120,14 @@ class CvxpyLayersMoreau(AbstractLayer):
         self.settings = f"solver = {mode}, tol_* = {TOLERANCE:g}, DIR_CONE_KINDS emptied"
 
     def build(self, workload: Workload, threads: int) -> Call:
-        del threads
-        layer = CvxpyLayer(
-            *workload.build(), gp=workload.gp, solver=cp.MOREAU, solver_args=self._options
-        )
+        layer = self.layer(workload, threads, CvxpyLayer)
         return lambda values: layer(*values)[0]
+
+    def layer(self, workload: Workload, threads: int, layer_type: Any) -> Any:
+        """The layer, for PyTorch or for JAX."""
+        del threads
+        options = {"solver": cp.MOREAU, "solver_args": self._options}
+        return layer_type(*workload.build(), gp=workload.gp, **options)
 
 
 class CvxpyLayersDiffcp(AbstractLayer):
@@ -140,13 +144,17 @@ class CvxpyLayersDiffcp(AbstractLayer):
         return _with_root(workload)
 
     def build(self, workload: Workload, threads: int) -> Call:
+        layer = self.layer(workload, threads, CvxpyLayer)
+        return lambda values: layer(*values)[0]
+
+    def layer(self, workload: Workload, threads: int, layer_type: Any) -> Any:
+        """The layer, for PyTorch or for JAX."""
         options = {
             "solve_method": "CLARABEL", "mode": self._mode, "n_jobs_forward": threads,
             "n_jobs_backward": threads, "tol_gap_abs": TOLERANCE, "tol_gap_rel": TOLERANCE,
             "tol_feas": TOLERANCE,
         }  # fmt: skip
-        layer = CvxpyLayer(*workload.build(), gp=workload.gp, solver=cp.DIFFCP, solver_args=options)
-        return lambda values: layer(*values)[0]
+        return layer_type(*workload.build(), gp=workload.gp, solver=cp.DIFFCP, solver_args=options)
 
 
 def _with_root(workload: Workload) -> Workload:
@@ -189,22 +197,30 @@ class ProxsuiteLayer(AbstractContender):
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads
+        return dense_job(self.solver(), sets)
+
+    def solver(self) -> DenseSolver:
+        """The function of the matrices."""
         function = ProxsuiteFunction(eps=TOLERANCE, maxIter=1000, eps_backward=TOLERANCE)
 
         def solve(form: TensorProgram) -> torch.Tensor:
             unbounded = torch.full_like(form.h, -1e20)
             return function(form.P, form.q, form.A, form.b, form.G, unbounded, form.h)[0]
 
-        return dense_job(solve, sets)
+        return solve
 
 
-def dense_job(solve: Callable[[TensorProgram], torch.Tensor], sets: list[DataSet]) -> Job:
+def dense_job(solve: DenseSolver, sets: list[DataSet]) -> Job:
     """The job of a layer that takes the dense natural QP."""
-    workload = sets[0].workload
-    form = tensor_form(workload, sets[0].values)
-    size = sets[0].x_bar.shape[1]
+    return _torch_job(dense_call(solve, sets[0].workload, sets[0].values), sets)
+
+
+def dense_call(solve: DenseSolver, workload: Workload, values: Values) -> Call:
+    """Parameters ↦ output, through the dense natural QP; `values` supply what is constant."""
+    form = tensor_form(workload, values)
+    size = workload.cone_program(tuple(v[:1] for v in values)).structure.num_variables
     where = torch.from_numpy(workload.output(np.arange(size)[None])[0].copy())
-    return _torch_job(lambda values: solve(form(values))[:, where], sets)
+    return lambda parameters: solve(form(parameters))[:, where]
 
 
 def _compiled_layers(solver: str | None) -> list[AbstractLayer]:

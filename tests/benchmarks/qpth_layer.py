@@ -13,7 +13,7 @@ from tests.benchmarks.contenders import (
     Job,
     needs_quadratic_program,
 )
-from tests.benchmarks.layers import dense_job
+from tests.benchmarks.layers import DenseSolver, dense_job
 from tests.benchmarks.tensor_forms import TensorProgram
 from tests.benchmarks.workloads import Workload
 
@@ -29,9 +29,13 @@ class QpthLayer(AbstractContender):
 
     def prepare(self, sets: list[DataSet], threads: int) -> Job:
         del threads
+        return dense_job(self.solver(), sets)
+
+    def solver(self) -> DenseSolver:
+        """The function of the matrices."""
         function = QPFunction(eps=TOLERANCE, verbose=-1, maxIter=30, check_Q_spd=False)
 
         def solve(form: TensorProgram) -> torch.Tensor:
             return function(form.P, form.q, form.G, form.h, form.A, form.b)
 
-        return dense_job(solve, sets)
+        return solve

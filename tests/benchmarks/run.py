@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.derivative_tables import render_derivatives, replace_section
 from tests.benchmarks.figures import render
 from tests.benchmarks.worker import BATCHES, MEASURES
 
@@ -44,6 +45,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--others", nargs="*", metavar="PROBLEM",
         help="instead: problems made by others (Maros-Meszaros, SDPLIB), all or these",
+    )  # fmt: skip
+    parser.add_argument(
+        "--derivatives", action="store_true",
+        help="instead: every other derivative and what the adapters cost, in four minutes",
     )  # fmt: skip
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--batches", nargs="+", type=int, default=None)
@@ -166,9 +171,38 @@ def _run_others(options: argparse.Namespace) -> None:
     print(render(records))
 
 
+def _derivatives(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Measure the section about derivatives in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.json"
+        chosen = ["--only", *options.only] if options.only else []
+        chosen += ["--seconds", str(options.seconds)] if options.seconds else []
+        found = _module("every_derivative", "--output", str(part), *chosen)
+        if found.returncode:
+            print(f"  derivatives: {_failure(found)}", file=sys.stderr)
+        return json.loads(part.read_text()) if part.exists() else None
+
+
+def _run_derivatives(options: argparse.Namespace) -> None:
+    """Measure that section alone, and put it where the rest already is."""
+    measured = _derivatives(options)
+    report = json.loads(options.output.read_text()) if options.output.exists() else {}
+    report |= {"machine": report.get("machine") or machine(), "derivatives": measured}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1))
+    section = render_derivatives(measured)
+    if options.markdown is None:
+        print(section)
+    else:
+        options.markdown.write_text(replace_section(options.markdown.read_text(), section))
+
+
 def main() -> None:
     """Run, save, render."""
     options = _arguments()
+    if options.derivatives:
+        _run_derivatives(options)
+        return
     if options.others is not None:
         _run_others(options)
         return
@@ -185,7 +219,9 @@ def main() -> None:
         print(f"{time.perf_counter() - start:6.0f} s  {', '.join(group)}", file=sys.stderr)
         for cores in (1,) if options.quick or machine()["cores"] < 2 else (1, 2):
             cells += _measure(group, cores, options)
-    print(f"{time.perf_counter() - start:6.0f} s  cold starts, memory", file=sys.stderr)
+    print(
+        f"{time.perf_counter() - start:6.0f} s  cold starts, memory, derivatives", file=sys.stderr
+    )
     ours = f"cvxlayer ({options.solver})" if options.solver else "cvxlayer"
     report = {
         "machine": machine(),
@@ -193,6 +229,7 @@ def main() -> None:
         "cells": cells,
         "cold_start": [] if options.only or options.quick else _cold_starts(3),
         "memory": [] if options.quick else _memory(names, ours),
+        "derivatives": None if options.only or options.quick else _derivatives(options),
     }
     report["seconds"] = time.perf_counter() - start
     options.output.parent.mkdir(parents=True, exist_ok=True)

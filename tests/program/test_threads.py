@@ -65,6 +65,25 @@ def test_a_forked_child_has_threads_of_its_own(depth: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_processes_whose_threads_have_just_worked_end_without_complaint() -> None:
+    code = (
+        "import os, sys, warnings; warnings.simplefilter('ignore')\n"
+        "import numpy as np\n"
+        "from cvxlayer.program.inspection import is_finite\n"
+        "values = np.zeros((300, 300))\n"
+        "codes = []\n"
+        "for _ in range(20):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        f"        assert is_finite(values, {THREADS})\n"
+        "        sys.exit(0)\n"  # with all that Python and C++ do at the end
+        "    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "assert not any(codes), codes\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_sleeping_threads_do_not_hold_up_the_end_of_a_process() -> None:
     code = (
         "import numpy as np\n"

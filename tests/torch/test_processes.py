@@ -225,7 +225,12 @@ def test_two_processes_train_to_the_gradient_of_one():
         # The mean over two processes of twice their halves.
         (2 * parallel(features[2 * rank : 2 * rank + 2]) ** 2).sum().backward()
         torch.testing.assert_close(model.linear.weight.grad, expected, atol=1e-8, rtol=1e-8)
+        dist.barrier()
         dist.destroy_process_group()
+        # Once there was a DistributedDataParallel, threads of gloo outlive its group. One that
+        # lets go of a Python object while the interpreter ends aborts the process with
+        # "terminate called without an active exception" (pytorch/pytorch#190489).
+        os._exit(0)
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     workers = [
