@@ -19,6 +19,8 @@ from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
 SINGULAR = 1e-11
 """Of the largest singular value of K: what rounding leaves of zero."""
+# Margins of smaller solutions are absolute: all data may be zero.
+_LEAST_SIZE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +31,8 @@ class Examination:
 
     Attributes:
         point: where they are differentiated.
-        position: v = y − s over the largest number among x, v, q and b; −∞ on linear rows whose
-            bound is infinite, 0 for instances without a solution.
+        position: v = y − s over the largest number among x, v, q, b and 10⁻⁶; −∞ on linear rows
+            whose bound is infinite, 0 for instances without a solution.
         factors: (d, e).
         cost: k.
         null_x, null_y: where K is singular, a null vector (λ, S η) of it, as a cotangent
@@ -100,9 +102,9 @@ def examine(batch: ConeProgramBatch, solution: ConeSolution) -> Examination:
         found.null_x[row] = scaling.cost * scaling.column * vector[:n]
         found.null_y[row, is_present] = scaling.row * (root @ vector[n:])
         found.factors[row, np.append(np.full(n, True), is_present)] = factors
-        largest = max(np.abs(part).max(initial=0.0) for part in _sizes(program, scaled))
+        size = max(np.abs(part).max(initial=_LEAST_SIZE) for part in _sizes(program, scaled))
         found.position[row] = -np.inf
-        found.position[row, is_present] = scaled.v / largest if largest > 0.0 else scaled.v
+        found.position[row, is_present] = scaled.v / size
     return found
 
 

@@ -112,6 +112,10 @@ class Relevance:
                     bar += (part.backward @ weights.T).T
         return x_bar[:, None], y_bar[:, None]
 
+    def changes(self, found: Responses) -> Float[np.ndarray, "rows outputs"]:
+        """Return how the outputs respond, up to a factor for each row."""
+        return self._read((found.lam, found.nu))
+
     def _read(self, changes: tuple[np.ndarray, ...]) -> np.ndarray:
         parts = [np.zeros((len(changes[0]), 0))]
         for output in self.outputs:

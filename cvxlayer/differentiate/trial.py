@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayer.cones.margin import crossing
+from cvxlayer.differentiate.branching import MOST_TOGETHER, is_branching
 from cvxlayer.differentiate.examination import Examination
 from cvxlayer.differentiate.relevance import NOISE, Relevance, Responses, multiply_A
 from cvxlayer.program.batch import ConeProgramBatch
@@ -116,8 +117,11 @@ class Trial:
         is_crowded[is_crowded] = responds[is_crowded] | self._notices_exchange(
             instance[is_crowded], found.nu[is_crowded]
         )
-        combined = found.nu != 0
-        alone = unit != 0
+        is_joint = self._are_harmless_together(
+            instance, row, is_active, found, is_kink | is_crowded
+        )
+        is_kink, is_crowded = is_kink & ~is_joint, is_crowded & ~is_joint
+        combined, alone = found.nu != 0, unit != 0
         self._fail(instance, is_kink, DerivativeTest.STRICT_COMPLEMENTARITY, alone)
         self._fail(instance, is_crowded, DerivativeTest.DUAL_UNIQUENESS, combined)
         self._fail(instance, is_dependent & responds, DerivativeTest.CONSISTENCY, combined)
@@ -180,6 +184,43 @@ class Trial:
         distance[:, num_zero:] = self.distance[:, : is_near.shape[1] - num_zero]
         rank = np.argsort(np.argsort(np.where(is_near, distance, np.inf), axis=1), axis=1)
         return is_near & (rank < _MOST_CANDIDATES)
+
+    def _are_harmless_together(
+        self,
+        instance: Int[np.ndarray, " candidates"],
+        row: Int[np.ndarray, " candidates"],
+        is_active: Bool[np.ndarray, " candidates"],
+        found: Responses,
+        is_failed: Bool[np.ndarray, " candidates"],
+    ) -> Bool[np.ndarray, " candidates"]:
+        """Tell which candidates failed alone, but do no harm as the others change sides with them.
+
+        Args:
+            instance: of each candidate, in ascending order.
+            row: which row it is.
+            is_active: whether it is active where the derivative was taken.
+            found: the answers to a unit disturbance of each.
+            is_failed: which failed alone.
+        """
+        is_harmless = np.zeros(len(row), bool)
+        sign = np.where(is_active, -1.0, 1.0)[:, None]
+        gradients, outputs = self.relevance.gradients(found), self.relevance.changes(found) * sign
+        for one in np.unique(instance[is_failed]).tolist():
+            own = np.flatnonzero(instance == one)
+            if not 1 < len(own) <= MOST_TOGETHER:
+                continue
+            rows, A = row[own], self.batch.A[one if len(self.batch.A) > 1 else 0][None]
+            moves = multiply_A(self.relevance.program, A, sign[own] * found.lam[own])
+            responses = np.where(
+                is_active[own], sign[own] * found.nu[own][:, rows], -moves[:, rows]
+            )
+            # In the units of the equilibrated scaling.
+            e = self.found.factors[one, found.lam.shape[1] :][rows]
+            unit = np.where(is_active[own], self.found.cost[one] / e, e)[:, None]
+            is_harmless[own] = not is_branching(
+                unit * responses.T, unit * gradients[own], outputs[own].T
+            )
+        return is_harmless
 
     def _notices_exchange(
         self, instance: Int[np.ndarray, " rows"], combination: Float[np.ndarray, "rows m"]

@@ -22,6 +22,7 @@ constexpr double kComparable = 1e3;       // up to this ratio a sum keeps enough
 constexpr double kProjected = 1e-14;      // of the size of v: what projecting is rounded by
 constexpr int kPowerSteps = 4;            // for a singular value within a factor
 constexpr double kSingular = 1e-11;       // of the largest singular value: what rounding leaves
+constexpr double kLeastSize = 1e-6;       // of a solution, below which its margins are absolute
 constexpr double kNoise = 1e-8;           // of a null vector, in what stands for its zeros
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
@@ -400,7 +401,7 @@ struct Adjoint final : private PathLinearization<L> {
   void store_regularity(const ProblemData& problem, const RegularityData& io, V largest, V smallest,
                         long first, int count) {
     const StructureView& view = *structure;
-    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(1e-300));
+    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(kLeastSize));
     const M singular = valid & ~O::gt(smallest, kSingular * largest);
     apply_root(u_m, t_m);
     const V noise = kNoise * norm(u_n, t_m);
