@@ -195,6 +195,18 @@ def test_copies_of_a_constraint_and_redundant_equalities_are_no_obstacle() -> No
     assert abs(bars[0] - bars[1]) < 1e-9
 
 
+@pytest.mark.parametrize("name", ["simplex", "correlation", "entropy"])
+def test_it_starts_from_the_solutions_of_any_solver(name: str) -> None:
+    problem = by_name[name]
+    found = []
+    for solver in ("native", "clarabel"):
+        layer = layer_of(problem, derivative="smoothed", solver=solver)
+        reading = layer._evaluator.evaluate(list(problem.values), [0.0]).read_outputs()
+        weights = np.cos(np.arange(reading.arrays[0].size)).reshape(reading.arrays[0].shape)
+        found.append(reading.pull_back([weights], [True])[0])
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-10)
+
+
 def test_an_infinite_bound_has_no_gradient() -> None:
     A, b, x = cp.Parameter((2, 2)), cp.Parameter(2), cp.Variable(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [A @ x <= b])
