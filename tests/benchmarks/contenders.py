@@ -18,6 +18,10 @@ from tests.benchmarks.workloads import Values, Workload
 TOLERANCE = 1e-8
 
 
+class CannotError(Exception):
+    """A contender has no way to do what is measured."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
     """One batch of instances of a workload, in every form, and a cotangent.

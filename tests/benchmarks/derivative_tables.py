@@ -96,11 +96,11 @@ def _overheads(rows: list[dict[str, Any]]) -> str:
         body.append(cells)
     header = ["workload", "batch", "engine", "torch adds", "JAX adds"]
     return (
-        "### What the adapters add to the engine\n\nMicroseconds of processor time a call. "
-        "The engine: its solve and its vjp, called on the reduced cone programs. The rest of a "
-        "step (forward, and backward; in JAX compiled) is checks, the maps from the parameters "
-        "and back to them, and the framework; in brackets its share of the step.\n\n"
-        + table_text(header, body)
+        "### What the adapters add to the engine\n\n"
+        "Microseconds of processor time a call. The engine: its solve and its vjp, called on the\n"
+        "reduced cone programs. The rest of a step (forward and backward; in JAX compiled) is "
+        "checks, the\nmaps from the parameters and back to them, and the framework; in brackets "
+        "its share of the step.\n\n" + table_text(header, body)
     )
 
 
@@ -110,7 +110,7 @@ def _faults(cells: list[dict[str, Any]]) -> str:
         return ""
     rows = [
         [cell["measure"], cell["contender"], cell["workload"], cell["status"],
-         error_text(cell["error"]), " ".join(cell["note"].split()).replace("|", "/")]
+         error_text(cell["error"]), cell["note"].strip().splitlines()[-1].replace("|", "/")]
         for cell in faults
     ]  # fmt: skip
     header = ["measure", "contender", "workload", "verdict", "error", "why"]

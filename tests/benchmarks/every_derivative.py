@@ -201,7 +201,7 @@ def measure_derivatives(workload: Any, seconds: float) -> list[dict[str, Any]]:
 
 def _verdict(examination: Examination, jobs: dict[str, Any], workload: Any) -> dict[str, Any]:
     """Check a contender, and add its job to those to be timed if it is right."""
-    from tests.benchmarks.transformed import CannotError
+    from tests.benchmarks.contenders import CannotError
 
     name = examination.contender.name
     try:
@@ -216,7 +216,7 @@ def _verdict(examination: Examination, jobs: dict[str, Any], workload: Any) -> d
     except CannotError as reason:
         return {"status": "cannot", "note": str(reason), "error": None}
     except Exception as reason:  # noqa: BLE001 (any failure of a peer is its verdict)
-        return {"status": "failed", "note": str(reason)[-200:], "error": None}
+        return {"status": "failed", "note": str(reason)[-400:], "error": None}
     jobs[name] = job
     return {"status": "right", "note": "", "error": error}
 

@@ -16,11 +16,14 @@ from tests.benchmarks.contenders import (
     Job,
     moving_blocks,
 )
+from tests.benchmarks.derivative_tables import render_derivatives, replace_section
+from tests.benchmarks.every_derivative import LIMIT, Examination, Truth
 from tests.benchmarks.forms import SparseBatch, stack_rows
 from tests.benchmarks.reference import solve
 from tests.benchmarks.targets import Table, reached
 from tests.benchmarks.timing import FEWEST_TURNS, measure
 from tests.benchmarks.verdict import Examiner
+from tests.catalog.problems import project_simplex
 
 
 class _Trusted(AbstractContender):
@@ -137,3 +140,75 @@ def test_a_wrong_contender_is_never_a_peer_to_be_compared_with() -> None:
     wrong = {k: v for k, v in _cell("clarabel", 1.0, status="wrong").items() if "seconds" not in k}
     table = Table([_cell("cvxlayer", 1.0), wrong])
     assert table.best("forward", 64, "simplex100", "clarabel") is None
+
+
+class _Transformed:
+    """A layer of which a derivative is what a given function says."""
+
+    name, settings = "transformed", ""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def to_numpy(self, result: Any) -> list[np.ndarray]:
+        return list(result)
+
+    def choose(self, *_: Any) -> Any:
+        return self._function
+
+
+def _jacobian(point: np.ndarray) -> np.ndarray:
+    """Of the projection onto the simplex, for each row of a batch."""
+    shifts = [project_simplex(row)[0] > 0 for row in point]
+    support = np.array(shifts, dtype=float)
+    outer = support[:, :, None] * support[:, None, :]
+    return support[:, :, None] * np.eye(point.shape[1]) - outer / support.sum(1)[:, None, None]
+
+
+def _derivative(measure: str, size: float) -> Any:
+    """A derivative of the projection onto the simplex, `size` times as large as it is."""
+
+    def function(values: Any, extra: Any) -> Any:
+        J = size * _jacobian(values[0])
+        if measure == "forward mode":
+            return (np.einsum("bij,bj->bi", J, extra[0]),)
+        if measure == "hessian product":  # the projection is linear nearby: JᵀJ = J
+            return (np.einsum("bij,bj->bi", J, extra[0]),)
+        if measure == "jacobian":
+            return (J[:, :, None, :],)
+        pulled = np.einsum("bij,...bi->...bj", J, extra)
+        return (pulled,) if measure == "cotangents" else (values[0], pulled)
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "measure", ["forward mode", "jacobian", "hessian product", "cotangents", "jit step"]
+)
+def test_a_derivative_is_right_exactly_if_it_has_the_slopes_of_solutions(measure: str) -> None:
+    truth = Truth(workloads()["simplex100"])
+    for size, is_right in ((1.0, True), (1.02, False)):
+        one: Any = _Transformed(_derivative(measure, size))
+        assert (Examination(one, measure, truth).error() <= LIMIT) == is_right
+
+
+def test_the_section_about_derivatives_is_replaced_where_it_is() -> None:
+    cell = _cell("cvxlayer", 6.4, measure="jacobian", batch=1)
+    cells = [
+        cell,
+        cell | {"contender": "slower", "seconds": 12.8, "processor_seconds": 12.8},
+        {"workload": "simplex100", "measure": "jacobian", "batch": 1, "contender": "none",
+         "status": "cannot", "note": "", "error": None},
+    ]  # fmt: skip
+    overheads = [{"workload": "simplex100", "batch": 1, "engine": 1e-3, "torch": 2e-3, "jax": 4e-3}]
+    section = render_derivatives({"cells": cells, "overheads": overheads})
+    assert "12,800,000 (2×)" in section
+    assert "none" not in section
+    assert "1,000 (50 %) | 3,000 (75 %)" in section
+    page = "# Benchmarks\n\n## Memory\n\n…\n\n## Settings and accuracy\n\n…\n"
+    once = replace_section(page, section)
+    assert once.index("## Memory") < once.index("## Every other") < once.index("## Settings")
+    assert replace_section(once, section) == once

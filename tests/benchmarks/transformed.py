@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from cvxpylayers.jax import CvxpyLayer
 
-from tests.benchmarks.contenders import TOLERANCE
+from tests.benchmarks.contenders import TOLERANCE, CannotError
 from tests.benchmarks.layers import (
     CvxpyLayersDiffcp,
     CvxpyLayersMoreau,
@@ -42,10 +42,6 @@ hessian product: one tangent per parameter ↦ the Hessian of ½‖output‖² t
 cotangents: (K, *output) ↦ their cotangents of each parameter, (K, *parameter).
 jit step: a cotangent of the output ↦ the output, then the gradients.
 """
-
-
-class CannotError(Exception):
-    """A layer has no way to give a derivative."""
 
 
 class AbstractTransformed(abc.ABC):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import cvxlayer
 from cvxlayer.jax import Layer
 from tests.catalog.smooth_problems import SmoothCase
 
@@ -19,9 +21,14 @@ DIFFERENCE_TOLERANCE = 2e-6
 ROUNDING = 1e-10
 
 
+@functools.cache
+def program_of(case: SmoothCase) -> cvxlayer.CompiledProgram:
+    """Return the problem of a case, compiled once for all tests."""
+    return cvxlayer.compile(*case.build(), gp=case.gp)
+
+
 def layer_of(case: SmoothCase, **options: Any) -> Layer:
-    options = {"solver_args": {"eps": 1e-12}, **options}
-    return Layer(*case.build(), gp=case.gp, **options)
+    return Layer(program_of(case), **{"solver_args": {"eps": 1e-12}, **options})
 
 
 def values_of(case: SmoothCase, rng: np.random.Generator, *batch: int) -> list[Any]:

@@ -35,11 +35,3 @@ def frontend(request: pytest.FixtureRequest) -> Iterator[Frontend]:
         return
     with JaxKit().double_precision():
         yield found
-
-
-@pytest.fixture
-def frontends() -> Iterator[list[Frontend]]:
-    """Both of them, for what NumPy has not to compare with."""
-    found = [frontend_of(name) for name in FRAMEWORKS]
-    with JaxKit().double_precision():
-        yield found

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ torch = pytest.importorskip("torch")
 import cvxpy as cp  # noqa: E402
 from torch.autograd import gradcheck  # noqa: E402
 
+import cvxlayer  # noqa: E402
 from cvxlayer.torch import Layer  # noqa: E402
 from tests.catalog.problems import (  # noqa: E402
     PROBLEMS,
@@ -25,8 +28,14 @@ SOLVER_ARGS = {"eps": 1e-11}
 CLOSED_FORM_TOLERANCE = 1e-7
 
 
+@functools.cache
+def program_of(case: LayerCase) -> cvxlayer.CompiledProgram:
+    """Return the problem of a case, compiled once for all tests."""
+    return cvxlayer.compile(*case.build())
+
+
 def build(case: LayerCase, **options: object) -> Layer:
-    return Layer(*case.build(), solver_args=SOLVER_ARGS, **options)
+    return Layer(program_of(case), solver_args=SOLVER_ARGS, **options)
 
 
 def differences_agree(function, inputs: list[torch.Tensor], step: float = STEP) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import cvxpy as cp
@@ -40,8 +41,14 @@ few = pytest.mark.parametrize(
 )
 
 
+@functools.cache
+def program_of(case: SmoothCase) -> cvxlayer.CompiledProgram:
+    """Return the problem of a case, compiled once for all tests."""
+    return cvxlayer.compile(*case.build(), gp=case.gp)
+
+
 def build(case: SmoothCase, **options: object) -> Layer:
-    return Layer(*case.build(), **case.options(), **options)
+    return Layer(program_of(case), **case.options(), **options)
 
 
 def tensors(values: list[np.ndarray]) -> list[torch.Tensor]:
