@@ -5,13 +5,13 @@
 //     K [λ; μ] = [x̄ − Aᵀs̄; S ȳ],   ν = s̄ + S μ
 //     q̄ = −λ,  b̄ = ν,  Ā = −(yλᵀ + νxᵀ),  P̄ = −½(λxᵀ + xλᵀ)
 //
-// and the two halves it is made of, for derivatives of every order and mode: `refine`, from
-// solutions to the points of differentiation, and `apply`, from (x̄, ȳ, s̄) to (λ, ν) there; and
-// `examine`, which tells how regular these points are.
-// with K and S of linearization.hpp. Derivation: docs/derivations/derivative.md.
+// with K and S of linearization.hpp. Then the two halves it is made of, for derivatives of every
+// order and mode: `refine`, from solutions to the points of differentiation, and `apply`, from
+// (x̄, ȳ, s̄) to (λ, ν) there; and `examine`, which tells how regular these points are.
+// Derivation: docs/derivations/derivative.md.
 #pragma once
 
-#include "path.hpp"
+#include "regularity.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -20,15 +20,12 @@ constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
 constexpr double kComparable = 1e3;       // up to this ratio a sum keeps enough digits of both
 constexpr double kProjected = 1e-14;      // of the size of v: what projecting is rounded by
-constexpr int kPowerSteps = 4;            // for a singular value within a factor
-constexpr double kSingular = 1e-11;       // of the largest singular value: what rounding leaves
 constexpr double kLeastSize = 1e-6;       // of a solution, below which its margins are absolute
-constexpr double kNoise = 1e-8;           // of a null vector, in what stands for its zeros
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>
-struct Adjoint final : private PathLinearization<L> {
-  using Base = PathLinearization<L>;
+struct Adjoint final : private RegularityLinearization<L> {
+  using Base = RegularityLinearization<L>;
   using typename Base::M;
   using typename Base::O;
   using typename Base::V;
@@ -48,6 +45,7 @@ struct Adjoint final : private PathLinearization<L> {
   using Base::load;
   using Base::load_path;
   using Base::measure_point;
+  using Base::measure_regularity;
   using Base::multiply;
   using Base::norm;
   using Base::num_linear;
@@ -156,13 +154,7 @@ struct Adjoint final : private PathLinearization<L> {
     measure_point();
     approach_solution(num_linear() > 0, count);
     if (structure->num_cones > 0) return_to_central_path(io, LaneRows<W>(first, count), mu);
-    const V largest = iterate([this] { multiply(u_n, u_m, r_n, r_m); });
-    const V smallest = iterate([this] {
-      for (int j = 0; j < structure->n; ++j) r_n[j] = u_n[j];
-      for (int i = 0; i < structure->m; ++i) r_m[i] = u_m[i];
-      kkt.solve_in_place(r_n, r_m);
-    });
-    store_regularity(problem, found, largest, smallest, first, count);
+    measure_regularity(problem, found, first, count);
     store_point(problem, points, first, count);
   }
 
@@ -365,65 +357,6 @@ struct Adjoint final : private PathLinearization<L> {
     for (int j = 0; j < structure->n; ++j) x[j] = O::select(valid, data.d[j] * x[j], V{});
     for (int i = 0; i < structure->m; ++i) {
       y[i] = O::select(valid, data.e[i] / data.cost * y[i], V{});
-    }
-  }
-
-  // ------------------------------------------------------------------------------ regularity
-  /// ‖K u‖ for the unit vector u that a few power iterations with `step`, (u_n, u_m) ↦ (r_n, r_m),
-  /// lead to from scattered numbers.
-  template <class Step>
-  V iterate(const Step& step) {
-    const auto scattered = [](int k) {
-      const std::uint32_t mixed = (static_cast<std::uint32_t>(k) + 1u) * 2654435769u;
-      return O::splat((mixed >> 8) * (1.0 / 16777216.0) - 0.5);
-    };
-    for (int j = 0; j < structure->n; ++j) u_n[j] = scattered(j);
-    for (int i = 0; i < structure->m; ++i) u_m[i] = scattered(structure->n + i);
-    for (int pass = 0; pass < kPowerSteps; ++pass) {
-      step();
-      const V scale = 1.0 / O::max(length(r_n, r_m), O::splat(1e-300));
-      for (int j = 0; j < structure->n; ++j) u_n[j] = scale * r_n[j];
-      for (int i = 0; i < structure->m; ++i) u_m[i] = scale * r_m[i];
-    }
-    multiply(u_n, u_m, c_n, c_m);
-    return length(c_n, c_m);
-  }
-
-  V length(const V* a, const V* b) const {
-    V total{};
-    for (int j = 0; j < structure->n; ++j) total += a[j] * a[j];
-    for (int i = 0; i < structure->m; ++i) total += b[i] * b[i];
-    return O::sqrt(total);
-  }
-
-  /// (u_n, u_m), the answer of the inverse iteration, is a null vector where `smallest` is next to
-  /// nothing; elsewhere zeros are written in its place.
-  void store_regularity(const ProblemData& problem, const RegularityData& io, V largest, V smallest,
-                        long first, int count) {
-    const StructureView& view = *structure;
-    const V size = O::max(O::max(norm(x, v), norm(data.q, data.b)), O::splat(kLeastSize));
-    const M singular = valid & ~O::gt(smallest, kSingular * largest);
-    apply_root(u_m, t_m);
-    const V noise = kNoise * norm(u_n, t_m);
-    const auto clean = [&](V value, V factor) {
-      return O::select(singular & O::gt(O::abs(value), noise), factor * value, V{});
-    };
-    store_rows<L>(io.null_x, first, count, view.n,
-                  [&](int j) { return clean(u_n[j], data.cost * data.d[j]); });
-    store_rows<L>(io.null_y, first, count, view.m, [&](int i) { return clean(t_m[i], data.e[i]); });
-    store_rows<L>(io.factors, first, count, view.n + view.m,
-                  [&](int k) { return k < view.n ? data.d[k] : data.e[k - view.n]; });
-    store_rows<L>(io.position, first, count, view.m,
-                  [&](int i) { return O::select(valid, v[i] / size, V{}); });
-    for (int lane = 0; lane < count; ++lane) {
-      const long row = first + lane;
-      io.cost[row] = O::get(data.cost, lane);
-      io.largest[row] = O::get(largest, lane);
-      io.smallest[row] = O::get(smallest, lane);
-      for (int i = view.num_zero; i < view.num_linear; ++i) {
-        const bool absent = O::get_mask(valid, lane) && __builtin_isinf(problem.b.at(row, i));
-        if (absent) io.position.at(row, i) = -__builtin_inf();
-      }
     }
   }
 
