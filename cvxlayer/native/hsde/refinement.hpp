@@ -18,6 +18,8 @@ constexpr int kMostRefinements = 3;
 constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-4;
 // A first residual above this share of the right-hand side tells of pivots lost to rounding.
 constexpr double kLostPivots = 1e-6;
+// One above this share, after a pass, of an answer that has nothing to do with the question.
+constexpr double kNoAnswer = 1e-4;
 // A step brings both residuals to 1 − α(1 − σ) of what they were, but for what the solves with
 // K miss: a lane where one stays above twice that, and above this share, is refined from then on.
 constexpr double kPoorDecrease = 0.9;
@@ -91,9 +93,14 @@ struct Refinement {
   }
 
   /// Whether one of the lanes has no answer, and a larger δ to be factorized with: no step is
-  /// better than one that has nothing to do with the problem.
-  bool has_to_repeat(M lanes) const {
-    return O::any(lanes & unresolved & O::lt(delta, O::splat(kLargestRegularization)));
+  /// better than one that has nothing to do with the problem. The other lanes then do the same
+  /// again, with the δ they had.
+  bool has_to_repeat(M lanes) {
+    const M again = lanes & unresolved & O::lt(delta, O::splat(kLargestRegularization));
+    if (!O::any(again)) return false;
+    lost_pivots = lost_pivots & again;
+    unresolved = unresolved & again;
+    return true;
   }
 
   /// The δ to factorize with: larger where pivots were lost with the last one.
@@ -133,7 +140,7 @@ struct Refinement {
       }
       // Condensed cones, whose H has no such pivots, have no use for a larger δ.
       if (pass == 1 && !refines_once) {
-        unresolved = unresolved | (lost_pivots & running & O::gt(missing, kLostPivots * size));
+        unresolved = unresolved | (lost_pivots & running & O::gt(missing, kNoAnswer * size));
       }
       if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
       running =
