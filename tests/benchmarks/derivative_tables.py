@@ -100,7 +100,8 @@ def _overheads(rows: list[dict[str, Any]]) -> str:
         "Microseconds of processor time a call. The engine: its solve and its vjp, called on the\n"
         "reduced cone programs. The rest of a step (forward and backward; in JAX compiled) is "
         "checks, the\nmaps from the parameters and back to them, and the framework; in brackets "
-        "its share of the step.\n\n" + table_text(header, body)
+        "its share of the step.\nBelow zero: compiled code calls the engine from C++, and is "
+        "spared the microseconds that Python\ntakes to call it.\n\n" + table_text(header, body)
     )
 
 
