@@ -227,9 +227,9 @@ def test_two_processes_train_to_the_gradient_of_one():
         torch.testing.assert_close(model.linear.weight.grad, expected, atol=1e-8, rtol=1e-8)
         dist.barrier()
         dist.destroy_process_group()
-        # Once there was a DistributedDataParallel, threads of gloo outlive its group. One that
-        # lets go of a Python object while the interpreter ends aborts the process with
-        # "terminate called without an active exception" (pytorch/pytorch#190489).
+        # Once there was a DistributedDataParallel, threads of gloo outlive its group, and seem to
+        # be what now and then aborts the process while the interpreter ends, with "terminate
+        # called without an active exception" (as pytorch/pytorch#190489). This is about gradients.
         os._exit(0)
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

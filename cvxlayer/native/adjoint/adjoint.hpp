@@ -20,7 +20,6 @@ constexpr int kNullPasses = 2;
 constexpr int kConePolishes = 3;
 constexpr double kComparable = 1e3;       // up to this ratio a sum keeps enough digits of both
 constexpr double kProjected = 1e-14;      // of the size of v: what projecting is rounded by
-constexpr double kLeastSize = 1e-6;       // of a solution, below which its margins are absolute
 constexpr double kOnCentralPath = 1e-12;  // a complementarity that can tell the faces
 
 template <class L>

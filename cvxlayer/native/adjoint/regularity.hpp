@@ -10,6 +10,7 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 constexpr int kPowerSteps = 4;       // for a singular value within a factor
 constexpr double kSingular = 1e-11;  // of the largest singular value: what rounding leaves
+constexpr double kLeastSize = 1e-6;  // of a solution, below which its margins are absolute
 constexpr double kNoise = 1e-8;      // of a null vector, in what stands for its zeros
 
 template <class L>
