@@ -145,7 +145,8 @@ def _run(
         settings.extra.get("polish", True),
         *start,
         count_threads(settings.threads),
-        settings.extra.get("width", 0),
+        # By itself, so that a row does not depend on which others failed.
+        1 if careful else settings.extra.get("width", 0),
         solution.x,
         solution.y,
         solution.s,
