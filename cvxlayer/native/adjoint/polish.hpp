@@ -150,17 +150,19 @@ struct Polish final : private Linearization<L> {
     const StructureView& view = *structure;
     apply_root(trial_v, r_m);
     V before = norm(u_n, u_m);
+    M running = valid;
     for (int pass = 0; pass < kMostCorrections; ++pass) {
       multiply(u_n, u_m, c_n, c_m);
       for (int j = 0; j < view.n; ++j) c_n[j] = -trial_x[j] - c_n[j];
       for (int i = 0; i < view.m; ++i) c_m[i] = -r_m[i] - c_m[i];
       kkt.solve_in_place(c_n, c_m);
-      for (int j = 0; j < view.n; ++j) u_n[j] += c_n[j];
-      for (int i = 0; i < view.m; ++i) u_m[i] += c_m[i];
+      for (int j = 0; j < view.n; ++j) u_n[j] += O::select(running, c_n[j], V{});
+      for (int i = 0; i < view.m; ++i) u_m[i] += O::select(running, c_m[i], V{});
       const V size = norm(c_n, c_m);
       const M shrinks = O::lt(size, 0.5 * before);
       const M matters = O::gt(size * size, kNextCorrection * before);
-      if (!O::any(valid & shrinks & matters)) return;
+      running = running & shrinks & matters;
+      if (!O::any(running)) return;
       before = size;
     }
   }
