@@ -27,7 +27,8 @@ from cvxlayer.reporting import report_derivative
 from cvxlayer.solve.backend import Settings
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+# Not frozen: that would take as long as a small solve's iteration.
+@dataclasses.dataclass(eq=False)
 class PlainCall:
     """A call all of whose rows were solved in the core.
 

@@ -67,7 +67,8 @@ def _unfolded(part: SparseMap) -> _native.SparseMap:
     return SparseMap.of(transposed).native_forward
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+# Not frozen: that would take as long as a small solve's iteration.
+@dataclasses.dataclass(eq=False)
 class NativeRun:
     """A batch solved in the core, all the way from values to outputs.
 

@@ -7,10 +7,9 @@ smaller functions instead, in `transforms`.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -131,8 +130,7 @@ def _apply(function: type[Function], *args: Any) -> Any:
     return super(Function, function).apply(*args)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """What is asked for, besides the values.
 
     Attributes:
