@@ -119,12 +119,14 @@ def _run(
         arrays,
         outputs,
         size,
-        settings.eps_abs,
-        settings.eps_rel,
-        settings.max_iters or 0,
-        settings.extra.get("polish", True),
-        threads,
-        settings.extra.get("width", 0),
+        (
+            settings.eps_abs,
+            settings.eps_rel,
+            settings.max_iters or 0,
+            settings.extra.get("polish", True),
+            threads,
+            settings.extra.get("width", 0),
+        ),
     )
 
 

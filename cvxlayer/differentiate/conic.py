@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayer.differentiate.primitives import apply, refine
-from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent
+from cvxlayer.program.batch import ConeProgramBatch, ConeProgramCotangent, ConeProgramStructure
 from cvxlayer.program.solution import ConeSolution, ConeSolutionTangent, LinearizationPoint
 
 

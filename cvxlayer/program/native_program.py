@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -91,7 +91,7 @@ class NativeRun:
         values: Sequence[Float[np.ndarray, "..."]],
         outputs: tuple[Float[np.ndarray, "..."], ...],
         size: int,
-        *settings: Any,
+        settings: tuple[float, float, int, bool, int, int],
     ) -> NativeRun | None:
         """Solve a batch.
 
@@ -107,7 +107,8 @@ class NativeRun:
             None if a value is not finite.
         """
         start = time.perf_counter()
-        run = native.run(values, size, *settings, outputs)
+        # The generated stub does not know of None.
+        run: _native.LayerRun | None = cast(Any, native.run(values, size, *settings, outputs))
         return None if run is None else cls(outputs, size, time.perf_counter() - start, run)
 
     @property
