@@ -97,19 +97,24 @@ def random_batch(
 
 def _is_nearly_degenerate(cones: ConeProduct, P: np.ndarray, A: np.ndarray, v: np.ndarray) -> bool:
     """Whether v is close to a kink of the projection, or the KKT matrix there to singular."""
+    # What costs most is asked last: of most draws it need not be.
     kinks = [np.inf, *np.abs(v[0, cones.zero : cones.num_linear])]
+    three_dimensional: list[slice] = []
     for cone in cones.curved:
         if cone.kind is ConeKind.SEMIDEFINITE:
             kinks += list(np.abs(np.linalg.eigvalsh(semidefinite.unpack(v[:, cone.rows]))[0]))
-            continue
-        if cone.kind in (ConeKind.EXPONENTIAL, ConeKind.POWER):
-            kinks.append(_distance_to_a_kink(cones, v, cone.rows))
-            continue
-        t, norm = v[0, cone.rows][0], np.linalg.norm(v[0, cone.rows][1:])
-        kinks += [abs(t - norm), abs(t + norm)]
+        elif cone.kind in (ConeKind.EXPONENTIAL, ConeKind.POWER):
+            three_dimensional.append(cone.rows)
+        else:
+            t, norm = v[0, cone.rows][0], np.linalg.norm(v[0, cone.rows][1:])
+            kinks += [abs(t - norm), abs(t + norm)]
+    if min(kinks) < 0.05:
+        return True
     root = projection.project_dual_derivative_root(cones, v)[0]
     kkt = np.block([[P, A.T @ root], [root @ A, root @ root - np.eye(len(root))]])
-    return min(kinks) < 0.05 or np.linalg.svd(kkt, compute_uv=False)[-1] < 0.02
+    if np.linalg.svd(kkt, compute_uv=False)[-1] < 0.02:
+        return True
+    return any(_distance_to_a_kink(cones, v, rows) < 0.05 for rows in three_dimensional)
 
 
 def _distance_to_a_kink(cones: ConeProduct, v: np.ndarray, rows: slice) -> float:

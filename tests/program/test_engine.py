@@ -26,7 +26,7 @@ def test_a_cone_that_the_core_does_not_know_is_refused_by_name(
 
 def test_the_core_refuses_a_kind_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="unknown kind of cone"):
-        _native.Engine(1, 0, 0, [(77, 3, 0.0)], [0, 0], [], [0, 0], [], 30)
+        _native.Engine(1, 0, 0, [(77, 3, 0.0)], [0, 0], [], [0, 0], [], 30, True)
 
 
 SIZES = (2, 0, 2, [])  # n, equalities, inequalities, curved cones
@@ -52,4 +52,4 @@ def test_the_core_refuses_a_pattern_that_would_lead_out_of_its_arrays(
     arguments: tuple[object, ...], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        _native.Engine(*arguments, 30)
+        _native.Engine(*arguments, 30, True)
