@@ -31,7 +31,7 @@ TOLERANCE = 2e-5
 STEP = 1e-4
 # Multipliers with eigenvalues down to 1e-9, or an optimum that is not attained (a logarithm that
 # tends to −∞), leave solutions right to 1e-6 only, which a longer step divides by more.
-LONG_STEP = {"quantum_rel_entr": 1e-2, "resolvent X": 1e-2}
+LONG_STEP = {"quantum_rel_entr": 1e-2, "resolvent": 1e-2}
 each_case = pytest.mark.parametrize("case", ATOM_CASES, ids=str)
 
 
