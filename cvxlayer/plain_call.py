@@ -35,6 +35,7 @@ class PlainCall:
     Attributes:
         evaluator: what was called.
         inputs: the values it was called with; they must not change as long as this is used.
+        epsilons: machine epsilon of the dtype each came in.
         run: what the core keeps.
         settings: those of the solve.
         batch_shape: the leading dimensions of all inputs, broadcast.
@@ -42,6 +43,7 @@ class PlainCall:
 
     evaluator: Evaluator
     inputs: tuple[np.ndarray, ...]
+    epsilons: Sequence[float]
     run: NativeRun
     settings: Settings
     batch_shape: tuple[int, ...]
@@ -73,8 +75,7 @@ class PlainCall:
 
     def report_derivative(self) -> DerivativeReport:
         """Return the derivative report of the call."""
-        epsilons = [0.0] * len(self.inputs)
-        made = self.evaluator.evaluate(self.inputs, epsilons, known=self.cone)
+        made = self.evaluator.evaluate(self.inputs, self.epsilons, known=self.cone)
         return report_derivative(made.solution, self.batch_shape)
 
 
@@ -97,7 +98,7 @@ def evaluate_plainly(
             run = _run(evaluator, arrays, epsilons, settings, batch_shape)
         if run is not None and batch_shape is not None:
             if run.is_solved:
-                return PlainCall(evaluator, tuple(arrays), run, settings, batch_shape)
+                return PlainCall(evaluator, tuple(arrays), epsilons, run, settings, batch_shape)
             return evaluator.evaluate(arrays, epsilons, solver_args, begun=run.cone)
     return evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
 
