@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.cones import barrier
 from cvxlayer.cones.product import ConeProduct
-from cvxlayer.differentiate.primitives import balance_of, equilibrated
+from cvxlayer.differentiate.primitives import apply_with, balance_of, equilibrated
 from cvxlayer.differentiate.residual_map import DenseProgram, KktMatrix
+from cvxlayer.differentiate.scaling import Scaling
 from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
@@ -161,27 +162,18 @@ def apply(
         gs: likewise.
         mu: μ, in this scaling.
     """
-    count = next(g.shape[1] for g in (gx, gy, gs) if g is not None)
-    n, m = batch.structure.num_variables, batch.structure.num_rows
-    lam, nu = np.zeros((batch.size, count, n)), np.zeros((batch.size, count, m))
-    residuals = np.zeros((batch.size, count))
-    for row in np.flatnonzero(point.has_solution).tolist():
-        program, scaling, is_present = equilibrated(batch, row)
-        d, e, k = scaling.column, scaling.row, scaling.cost
+
+    def find_root(
+        program: DenseProgram, scaling: Scaling, is_present: np.ndarray, row: int
+    ) -> Float[np.ndarray, "m_present m_present"]:
+        e, k = scaling.row, scaling.cost
         v, balance = point.v[row, is_present], point.balance[row, is_present]
         dual = barrier.project(program.cones, v, mu)
         v = k * balance * dual / e - e * (dual - v) / balance
         is_empty = _empty_rows(program)
-        root = PathPoint(program.cones, k * mu, is_empty, point.x[row], v).projection_root()
-        kkt = KktMatrix(program, root)
-        for index in range(count):
-            top = np.zeros(n) if gx is None else d * gx[row, index]
-            middle = np.zeros(len(e)) if gy is None else e * gy[row, index, is_present] / k
-            bottom = np.zeros(len(e)) if gs is None else gs[row, index, is_present] / e
-            u, w, residuals[row, index] = kkt.solve(top - program.A.T @ bottom, root @ middle)
-            lam[row, index] = k * d * u
-            nu[row, index, is_present] = e * (bottom + root @ w)
-    return lam, nu, residuals
+        return PathPoint(program.cones, k * mu, is_empty, point.x[row], v).projection_root()
+
+    return apply_with(find_root, batch, point.has_solution, gx, gy, gs)
 
 
 def curvature(

@@ -9,6 +9,8 @@ the cones. In NumPy, dense, one instance after the other: the specification of
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -118,13 +120,44 @@ def apply(
     Source:
         `docs/derivations/derivative.md`, "The symmetric system".
     """
+
+    def find_root(
+        program: DenseProgram, scaling: Scaling, is_present: np.ndarray, row: int
+    ) -> Float[np.ndarray, "m_present m_present"]:
+        return scaled_point(program, scaling, is_present, point, row).projection_root()
+
+    return apply_with(find_root, batch, point.has_solution, gx, gy, gs)
+
+
+def apply_with(
+    find_root: Callable[[DenseProgram, Scaling, np.ndarray, int], np.ndarray],
+    batch: ConeProgramBatch,
+    has_solution: Bool[np.ndarray, " batch"],
+    gx: Float[np.ndarray, "batch count n"] | None,
+    gy: Float[np.ndarray, "batch count m"] | None,
+    gs: Float[np.ndarray, "batch count m"] | None,
+) -> tuple[
+    Float[np.ndarray, "batch count n"],
+    Float[np.ndarray, "batch count m"],
+    Float[np.ndarray, "batch count"],
+]:
+    """Return the same for D = S² where S is given, in equilibrated scaling.
+
+    Args:
+        find_root: (equilibrated program, its scaling, which rows it has, the instance) ↦ S.
+        batch: as of `apply`.
+        has_solution: which instances have one; others get zeros.
+        gx: as of `apply`.
+        gy: likewise.
+        gs: likewise.
+    """
     count = next(g.shape[1] for g in (gx, gy, gs) if g is not None)
     n, m = batch.structure.num_variables, batch.structure.num_rows
     lam, nu = np.zeros((batch.size, count, n)), np.zeros((batch.size, count, m))
     residuals = np.zeros((batch.size, count))
-    for row in np.flatnonzero(point.has_solution).tolist():
+    for row in np.flatnonzero(has_solution).tolist():
         program, scaling, is_present = equilibrated(batch, row)
-        root = scaled_point(program, scaling, is_present, point, row).projection_root()
+        root = find_root(program, scaling, is_present, row)
         kkt = KktMatrix(program, root)
         d, e, k = scaling.column, scaling.row, scaling.cost
         for index in range(count):
