@@ -34,7 +34,8 @@ def render_derivatives(report: dict[str, Any] | None) -> str:
     """Return the section, or nothing where it was not measured."""
     if not report:
         return ""
-    parts = [_INTRODUCTION]
+    names = dict.fromkeys(cell["workload"] for cell in report["cells"])
+    parts = [_INTRODUCTION, f"Measured at commit {report['commit']}, on {', '.join(names)}.\n"]
     for measure, title in _MEASURES.items():
         cells = [cell for cell in report["cells"] if cell["measure"] == measure]
         if cells:

@@ -180,7 +180,8 @@ def _derivatives(options: argparse.Namespace) -> dict[str, Any] | None:
         found = _module("every_derivative", "--output", str(part), *chosen)
         if found.returncode:
             print(f"  derivatives: {_failure(found)}", file=sys.stderr)
-        return json.loads(part.read_text()) if part.exists() else None
+        measured = json.loads(part.read_text()) if part.exists() else None
+    return measured and measured | {"commit": _commit()}
 
 
 def _run_derivatives(options: argparse.Namespace) -> None:

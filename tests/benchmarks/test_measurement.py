@@ -204,7 +204,8 @@ def test_the_section_about_derivatives_is_replaced_where_it_is() -> None:
          "status": "cannot", "note": "", "error": None},
     ]  # fmt: skip
     overheads = [{"workload": "simplex100", "batch": 1, "engine": 1e-3, "torch": 2e-3, "jax": 4e-3}]
-    section = render_derivatives({"cells": cells, "overheads": overheads})
+    section = render_derivatives({"cells": cells, "overheads": overheads, "commit": "abc"})
+    assert "Measured at commit abc, on simplex100." in section
     assert "12,800,000 (2×)" in section
     assert "none" not in section
     assert "1,000 (50 %) | 3,000 (75 %)" in section
