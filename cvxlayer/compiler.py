@@ -237,10 +237,8 @@ class CompiledProgram:
         Notes:
             Rows without a solution contribute exactly zero, whatever their cotangents hold.
         """
-        if needs is None:
-            needs = [True] * len(self.parameters)
         threads = count_threads(solution.settings.threads)
-        part_needs = self.coordinates.spread(needs)
+        part_needs = self.coordinates.spread(needs or [True] * len(self.parameters))
         adjoint = AffineAdjoint(solution.theta, part_needs, threads)
         cotangents = self._pair_with_outputs(outputs_bar, duals_bar)
         x_bar, y_bar = pull_back_outputs(

@@ -82,17 +82,17 @@ def check_problem(
     announce("timing")
     timing = measure(program, points, backend, derivative if parameters else None)
     announce("comparing the gradient with finite differences")
-    solves = solves_per_instance(len(parameters))
-    affordable = int(_GRADIENT_SECONDS / (max(solves, 1) * timing.forward_seconds))
+    num_instances = _affordable_instances(len(parameters), timing.forward_seconds)
     gradient = check_gradient(
-        program,
-        points,
-        backend,
-        derivative,
-        num_instances=int(np.clip(affordable, 1, _MOST_GRADIENT_INSTANCES)),
-        seed=seed,
+        program, points, backend, derivative, num_instances=num_instances, seed=seed
     )
     return Report(verdict, parameters, described, solve, regularity, gradient, timing)
+
+
+def _affordable_instances(num_parameters: int, solve_seconds: float) -> int:
+    solves = max(solves_per_instance(num_parameters), 1)
+    affordable = int(_GRADIENT_SECONDS / (solves * solve_seconds))
+    return int(np.clip(affordable, 1, _MOST_GRADIENT_INSTANCES))
 
 
 def _values(

@@ -18,10 +18,9 @@ from jaxtyping import Bool, Float
 
 from cvxlayer.cones import barrier
 from cvxlayer.cones.product import ConeProduct
-from cvxlayer.differentiate.primitives import apply_with, balance_of, equilibrated
+from cvxlayer.differentiate.primitives import apply_with, balance_of, equilibrated, unwritten_point
 from cvxlayer.differentiate.residual_map import DenseProgram, KktMatrix
 from cvxlayer.differentiate.scaling import Scaling
-from cvxlayer.errors import Status
 from cvxlayer.program.batch import ConeProgramBatch
 from cvxlayer.program.solution import ConeSolution, LinearizationPoint
 
@@ -111,16 +110,7 @@ def refine(batch: ConeProgramBatch, solution: ConeSolution, mu: float) -> Linear
         solution: what a backend found for them.
         mu: μ, in this scaling.
     """
-    n, m = batch.structure.num_variables, batch.structure.num_rows
-    point = LinearizationPoint(
-        x=np.zeros((batch.size, n)),
-        y=np.zeros((batch.size, m)),
-        v=np.zeros((batch.size, m)),
-        balance=np.ones((batch.size, m)),
-        is_active=np.zeros((batch.size, m), np.int8),
-        has_solution=np.array([Status(code).has_solution for code in solution.status], bool),
-        residual=np.zeros(batch.size),
-    )
+    point = unwritten_point(batch, solution)
     for row in np.flatnonzero(point.has_solution).tolist():
         program, scaling, is_present = equilibrated(batch, row)
         d, e, k = scaling.column, scaling.row, scaling.cost

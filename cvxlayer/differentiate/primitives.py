@@ -49,17 +49,8 @@ def refine(
     Source:
         `docs/derivations/derivative.md`, "From a solver's answer to the point of differentiation".
     """
-    n, m = batch.structure.num_variables, batch.structure.num_rows
-    point = LinearizationPoint(
-        x=np.zeros((batch.size, n)),
-        y=np.zeros((batch.size, m)),
-        v=np.zeros((batch.size, m)),
-        balance=np.ones((batch.size, m)),
-        is_active=np.zeros((batch.size, m), np.int8),
-        has_solution=np.array([Status(code).has_solution for code in solution.status], bool),
-        residual=np.zeros(batch.size),
-        smoothing=(smoothing := np.zeros(batch.size)),
-    )
+    smoothing = np.zeros(batch.size)
+    point = unwritten_point(batch, solution, smoothing)
     for row in np.flatnonzero(point.has_solution).tolist():
         program, scaling, is_present = equilibrated(batch, row)
         start = _classified(program, scaling, is_present, solution, row)
@@ -80,6 +71,23 @@ def refine(
         point.residual[row] = _relative_residual(program, found)
         smoothing[row] = found.smoothing
     return point
+
+
+def unwritten_point(
+    batch: ConeProgramBatch, solution: ConeSolution, smoothing: np.ndarray | None = None
+) -> LinearizationPoint:
+    """Return a point of zeros, for `refine` to write into the rows that have a solution."""
+    n, m = batch.structure.num_variables, batch.structure.num_rows
+    return LinearizationPoint(
+        x=np.zeros((batch.size, n)),
+        y=np.zeros((batch.size, m)),
+        v=np.zeros((batch.size, m)),
+        balance=np.ones((batch.size, m)),
+        is_active=np.zeros((batch.size, m), np.int8),
+        has_solution=np.array([Status(code).has_solution for code in solution.status], bool),
+        residual=np.zeros(batch.size),
+        smoothing=smoothing,
+    )
 
 
 def apply(
