@@ -128,6 +128,32 @@ def test_rows_that_need_another_pass_get_it():
     np.testing.assert_array_equal(short.cone.solved_by, long.cone.solved_by)
 
 
+@pytest.mark.parametrize("shared", [None, 1])
+def test_cotangents_of_a_batch_too_large_for_one_piece(shared, rng):
+    # 40 × 40 numbers of G and 820 of P: sixteen rows at a time, and a last piece of three.
+    n, batch = 40, 35
+    x, q = cp.Variable(n), cp.Parameter(n)
+    P, G = cp.Parameter((n, n), PSD=True), cp.Parameter((n, n))
+    problem = cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, P) + q @ x), [G @ x <= 1])
+    evaluator = evaluator_of(problem, [P, q, G], [x])
+    roots = rng.normal(size=(batch, n, n))
+    values = [roots @ roots.mT + np.eye(n), rng.normal(size=(batch, n)), roots]
+    if shared is not None:
+        values[shared] = values[shared][0]
+    short, long = both_ways(evaluator, values)
+    assert isinstance(short, PlainCall)
+    check_equal(short, long, rng)
+    bars = [rng.normal(size=(batch, n))]
+    one, two = (
+        both_ways(evaluator, values, solver_args={"threads": threads})[0].pull_back_outputs(
+            bars, [True] * 3
+        )
+        for threads in (1, 2)
+    )
+    for bar, other in zip(one, two, strict=True):
+        np.testing.assert_array_equal(bar, other)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_call_twice_gives_the_same_bits(threads, rng):
     case = case_named("portfolio")

@@ -23,8 +23,15 @@ def matrices(rng: np.random.Generator) -> dict[str, np.ndarray]:
     scattered[[1, 5, 9, 10], [3, 0, 0, 2]] = [1.0, -2.0, 0.5, 1.0]
     rare = np.zeros((40, 3))
     rare[[3, 30], [0, 1]] = 1.0
+    lower, upper = np.tril_indices(6), np.triu_indices(6)
+    place = np.zeros((6, 6), int)
+    place[lower] = place[lower[::-1]] = np.arange(21)
+    symmetric = np.eye(21)[place.ravel()] * np.where(np.eye(6), 1.0, 0.5).reshape(36, 1)
+    mirrored = np.eye(36)[np.ravel_multi_index(upper, (6, 6))]
     return {
         "identity": np.eye(5),
+        "symmetric": symmetric,
+        "triangle": mirrored,
         "permutation": permutation,
         "slice": np.eye(7)[2:5],
         "repeated": np.eye(3)[[0, 0, 2, 1, 1]],

@@ -2,9 +2,11 @@
 #include "layer_program.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
+#include "inspect.hpp"
 #include "threads.hpp"
 
 namespace cvxlayer {
@@ -20,33 +22,64 @@ std::unique_ptr<double[]> allocate(long count) {
 
 long stride_of(const RowBlock& block) { return block.rows == 1 ? 0 : block.length; }
 
-/// Σ matrixᵢ θᵢ, plus the offset if affine. What only shared parameters touch is computed once.
+/// Σ matrixᵢ θᵢ, plus the offset if affine, of every row. What only shared parameters touch is
+/// computed once, here; the rest row by row.
+class BlockWriter {
+ public:
+  BlockWriter(const ParametricMap& map, const Theta& theta, long batch, bool is_affine)
+      : length_(static_cast<long>(map.offset.size())) {
+    std::vector<MapTerm> shared;
+    for (const ParametricMap::Part& part : map.parts) {
+      const RowBlock& points = theta[static_cast<size_t>(part.parameter)];
+      if (points.start == nullptr) continue;
+      const SparseMap* matrix = (is_affine ? part.forward : part.linear).get();
+      (points.rows == 1 ? shared : varying_).push_back({matrix, points.start, stride_of(points)});
+      if (points.rows != 1) numbers_ += matrix->num_entries();
+    }
+    const bool has_offset = is_affine && map.has_offset;
+    if (is_affine && shared.empty()) {
+      common_.block = {map.offset.data(), 1, length_};
+    } else {
+      common_ = own(1);
+      const double* base = has_offset ? map.offset.data() : nullptr;
+      apply_row(shared, base, common_.memory.get(), 0, length_);
+    }
+    if (varying_.empty()) return;
+    if (has_offset || !shared.empty()) base_ = common_.block.start;
+    rows_ = own(batch);
+    numbers_ += length_;
+  }
+
+  /// What `write` moves.
+  long numbers_per_row() const { return numbers_; }
+
+  void write(long row) {
+    if (varying_.empty()) return;
+    apply_row(varying_, base_, rows_.memory.get() + row * length_, row, length_);
+  }
+
+  OwnedBlock result() { return std::move(varying_.empty() ? common_ : rows_); }
+
+ private:
+  OwnedBlock own(long rows) const {
+    OwnedBlock made{allocate(rows * length_), {nullptr, rows, length_}};
+    made.block.start = made.memory.get();
+    return made;
+  }
+
+  long length_, numbers_ = 0;
+  const double* base_ = nullptr;
+  OwnedBlock common_, rows_;
+  std::vector<MapTerm> varying_;
+};
+
 OwnedBlock apply(const ParametricMap& map, const Theta& theta, long batch, int threads,
                  bool is_affine) {
-  const auto length = static_cast<long>(map.offset.size());
-  std::vector<MapTerm> shared, varying;
-  for (const ParametricMap::Part& part : map.parts) {
-    const RowBlock& points = theta[static_cast<size_t>(part.parameter)];
-    if (points.start == nullptr) continue;
-    const SparseMap* matrix = (is_affine ? part.forward : part.linear).get();
-    (points.rows == 1 ? shared : varying).push_back({matrix, points.start, stride_of(points)});
-  }
-  OwnedBlock result;
-  result.block = {map.offset.data(), 1, length};
-  if (!shared.empty() || !is_affine) {
-    std::unique_ptr<double[]> memory = allocate(length);
-    const double* base = is_affine ? map.offset.data() : nullptr;
-    apply_maps(shared, base, 0, memory.get(), 1, length, threads);
-    result = {std::move(memory), {nullptr, 1, length}};
-    result.block.start = result.memory.get();
-  }
-  if (!varying.empty()) {
-    std::unique_ptr<double[]> memory = allocate(batch * length);
-    apply_maps(varying, result.block.start, 0, memory.get(), batch, length, threads);
-    result = {std::move(memory), {nullptr, batch, length}};
-    result.block.start = result.memory.get();
-  }
-  return result;
+  BlockWriter writer(map, theta, batch, is_affine);
+  share_rows(batch, writer.numbers_per_row(), threads, [&](long begin, long end) {
+    for (long row = begin; row < end; ++row) writer.write(row);
+  });
+  return writer.result();
 }
 
 /// Collects what reaches the cotangents of θ, then writes each.
@@ -101,20 +134,48 @@ class ThetaAdjoint {
 
 }  // namespace
 
-ProgramData LayerProgram::evaluate(const Theta& theta, long batch, int threads,
-                                   bool is_affine) const {
-  return {apply(P_, theta, batch, threads, is_affine), apply(q_, theta, batch, threads, is_affine),
-          apply(A_, theta, batch, threads, is_affine), apply(b_, theta, batch, threads, is_affine)};
+ProgramData LayerProgram::evaluate_blocks(const Theta& theta, long batch, int threads,
+                                          bool is_affine, bool* is_finite) const {
+  std::array<BlockWriter, 4> writers{
+      BlockWriter{P_, theta, batch, is_affine}, BlockWriter{q_, theta, batch, is_affine},
+      BlockWriter{A_, theta, batch, is_affine}, BlockWriter{b_, theta, batch, is_affine}};
+  std::atomic<bool> finite{true};
+  const auto inspect = [&](const double* start, long count) {
+    if (!all_finite(start, count, 1)) finite.store(false, std::memory_order_relaxed);
+  };
+  long numbers = 0;
+  for (const BlockWriter& writer : writers) numbers += writer.numbers_per_row();
+  std::vector<RowBlock> inspected;
+  for (const RowBlock& part : theta) {
+    if (is_finite == nullptr || part.start == nullptr) continue;
+    if (part.rows == 1) {
+      inspect(part.start, part.length);
+    } else {
+      inspected.push_back(part);
+      numbers += part.length;
+    }
+  }
+  if (numbers > 0) {
+    share_rows(batch, numbers, threads, [&](long begin, long end) {
+      for (const RowBlock& part : inspected) inspect(part.row(begin), (end - begin) * part.length);
+      for (BlockWriter& writer : writers) {
+        for (long row = begin; row < end; ++row) writer.write(row);
+      }
+    });
+  }
+  if (is_finite != nullptr) *is_finite = finite;
+  return {writers[0].result(), writers[1].result(), writers[2].result(), writers[3].result()};
 }
 
-ProgramData LayerProgram::evaluate(const Theta& theta, long batch, int threads) const {
-  ProgramData data = evaluate(theta, batch, threads, true);
+ProgramData LayerProgram::evaluate(const Theta& theta, long batch, int threads,
+                                   bool* is_finite) const {
+  ProgramData data = evaluate_blocks(theta, batch, threads, true, is_finite);
   if (has_bounds_) remove_infinite_rows(data);
   return data;
 }
 
 ProgramData LayerProgram::evaluate_linear(const Theta& theta, long batch, int threads) const {
-  return evaluate(theta, batch, threads, false);
+  return evaluate_blocks(theta, batch, threads, false, nullptr);
 }
 
 void LayerProgram::remove_infinite_rows(ProgramData& data) const {

@@ -25,7 +25,7 @@ struct RowBlock {
   long rows = 0, length = 0;
 
   const double* row(long instance) const { return start + (rows == 1 ? 0 : instance * length); }
-  Rows<const double> view() const { return {start, rows == 1 ? 0 : length, 1}; }
+  Rows<const double> view(long first = 0) const { return {row(first), rows == 1 ? 0 : length, 1}; }
 };
 
 /// A block, with the memory it lies in if it was computed.
@@ -43,6 +43,7 @@ struct ParametricMap {
   };
   std::vector<double> offset;
   std::vector<Part> parts;
+  bool has_offset = true;  // not all of it is zero
 };
 
 /// θ ↦ ½ Σ weight [θ; 1]ᵢ [θ; 1]ⱼ, θ stacked.
@@ -62,8 +63,9 @@ struct OutputMap {
 /// The data of a batch of cone programs.
 struct ProgramData {
   OwnedBlock P, q, A, b;
-  ProblemData view() const {
-    return {P.block.view(), q.block.view(), A.block.view(), b.block.view()};
+  /// From a row on.
+  ProblemData view(long first = 0) const {
+    return {P.block.view(first), q.block.view(first), A.block.view(first), b.block.view(first)};
   }
 };
 
@@ -92,8 +94,10 @@ class LayerProgram {
   long num_parts() const { return static_cast<long>(part_sizes_.size()); }
   const std::vector<OutputMap>& outputs() const { return outputs_; }
 
-  /// The data at θ; rows whose bound is infinite are replaced by 0ᵀx + s = 1.
-  ProgramData evaluate(const Theta& theta, long batch, int threads) const;
+  /// The data at θ; rows whose bound is infinite are replaced by 0ᵀx + s = 1. Where asked, tells
+  /// whether all of θ is finite.
+  ProgramData evaluate(const Theta& theta, long batch, int threads,
+                       bool* is_finite = nullptr) const;
   /// The linear part alone.
   ProgramData evaluate_linear(const Theta& theta, long batch, int threads) const;
 
@@ -131,7 +135,8 @@ class LayerProgram {
   void value(const Theta& theta, RowBlock x, long batch, double* out, int threads) const;
 
  private:
-  ProgramData evaluate(const Theta& theta, long batch, int threads, bool is_affine) const;
+  ProgramData evaluate_blocks(const Theta& theta, long batch, int threads, bool is_affine,
+                              bool* is_finite) const;
   void remove_infinite_rows(ProgramData& data) const;
 
   Engine* engine_;

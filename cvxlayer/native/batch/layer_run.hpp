@@ -15,8 +15,9 @@ namespace cvxlayer {
 /// anything else reads them.
 class LayerRun {
  public:
-  /// Solve at θ and write the first outputs of the program, one row per instance, to `outputs`.
-  LayerRun(const LayerProgram& program, const Theta& theta, long batch,
+  /// Solve with the data at θ and write the first outputs of the program, one row per instance,
+  /// to `outputs`.
+  LayerRun(const LayerProgram& program, ProgramData data, const Theta& theta, long batch,
            const SolveSettings& settings, int threads, int width,
            const std::vector<double*>& outputs);
 
@@ -36,6 +37,10 @@ class LayerRun {
                  double* residual) const;
 
  private:
+  /// The same for some rows, all of them if there are sums.
+  void pull_back_rows(std::vector<RowBlock> outputs_bar, std::vector<RowBlock> theta_bar,
+                      double* residual, long begin, long end, int threads) const;
+
   const LayerProgram& program_;
   long batch_;
   int threads_, width_;

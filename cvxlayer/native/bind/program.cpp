@@ -18,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include "../batch/inspect.hpp"
 #include "../batch/layer_run.hpp"
 #include "arrays.hpp"
 
@@ -51,6 +50,8 @@ using MapPair = std::pair<Weights, PartList>;
 ParametricMap map_of(const MapPair& pair, MapCopies& copies) {
   const auto& [offset, parts] = pair;
   ParametricMap map{{offset.data(), offset.data() + offset.shape(0)}, {}};
+  map.has_offset =
+      std::any_of(map.offset.begin(), map.offset.end(), [](double c) { return c != 0; });
   for (const auto& [parameter, forward, linear, adjoint] : parts) {
     map.parts.push_back({parameter, copies.of(forward), copies.of(linear), copies.of(adjoint)});
   }
@@ -113,13 +114,13 @@ LayerRun* run(const LayerProgram& program, const std::vector<Values>& values, lo
     starts.push_back(outputs[k].data());
   }
   const nb::gil_scoped_release release;
-  for (const RowBlock& part : theta) {
-    if (!all_finite(part.start, part.rows * part.length, threads)) return nullptr;
-  }
+  bool is_finite = false;
+  ProgramData data = program.evaluate(theta, batch, threads, &is_finite);
+  if (!is_finite) return nullptr;
   const int limit = max_iterations > 0 ? max_iterations : kDefaultIterations;
   const SolveSettings settings{eps_abs, eps_rel, kInfeasibleTolerance, limit, false, polish,
                                polish,  false};
-  return new LayerRun(program, theta, batch, settings, threads, width, starts);
+  return new LayerRun(program, std::move(data), theta, batch, settings, threads, width, starts);
 }
 
 /// Writes the cotangents of the values and each residual; returns whether none is above `bound`.
