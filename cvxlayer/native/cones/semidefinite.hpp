@@ -15,10 +15,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-// Below, γ counts as this where it is inverted, however small the regularization.
-constexpr double kLeastStiffness = 1e-4;
-// And this where the derivative is that of the central path: the directions that neither P nor a
-// slack holds are weak there, and drown sooner. Refinement makes up for it.
+// Below, γ counts as this where it is inverted and the derivative is that of the central path: the
+// directions that neither P nor a slack holds are weak there, and drown. Refinement makes up for
+// it.
 constexpr double kLeastPathStiffness = 1e-3;
 
 /// γᵢγⱼ, held at least² or more where both are small: there 1/H would only drown the others.
@@ -236,7 +235,7 @@ struct SemidefiniteScaling {
   void add_schur(const ConeColumns& columns, const V* A, V delta, V* storage,
                  const long* at) const {
     const int k = order();
-    const V least = O::max(O::sqrt(delta), O::splat(kLeastStiffness));
+    const V least = O::sqrt(delta);
     const V* g = gamma();
     const V one = O::splat(1.0), zero{};
     bool any_small = false;
