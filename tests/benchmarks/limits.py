@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from tests.benchmarks.contenders import CannotError
@@ -24,7 +24,7 @@ class TooSlowError(BaseException):
 
 
 @contextlib.contextmanager
-def processor_limit(seconds: float) -> Iterator[None]:
+def processor_limit(seconds: float) -> Generator[None]:
     """Stop what runs inside once this process has used so many processor seconds.
 
     A call into a library is not left before it returns.
@@ -55,7 +55,7 @@ def processor_limit(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def as_peer(record: dict[str, Any], seconds: float) -> Iterator[None]:
+def as_peer(record: dict[str, Any], seconds: float) -> Generator[None]:
     """Write what a peer raises, or that it was too slow, into its record, and go on."""
     try:
         with processor_limit(seconds):

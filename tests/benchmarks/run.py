@@ -124,12 +124,12 @@ def _memory(names: list[str], ours: str) -> list[dict[str, Any]]:
                 continue
             found = _module("memory", layer, workload, str(MEMORY_BATCH), seconds=MEMORY_SECONDS)
             rows.append({
-                "layer": layer, "workload": workload, "batch": MEMORY_BATCH, **_used(found)
+                "layer": layer, "workload": workload, "batch": MEMORY_BATCH, **used(found)
             })  # fmt: skip
     return rows
 
 
-def _used(found: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def used(found: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What a process of `memory.py` measured, or how it ended."""
     if found.returncode == 0:
         return json.loads(found.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ import pytest
 from tests.benchmarks.contenders import Answer, CannotError, Job
 from tests.benchmarks.limits import as_peer
 from tests.benchmarks.progress import Progress
-from tests.benchmarks.run import _used
+from tests.benchmarks.run import used
 from tests.benchmarks.timing import FEWEST_TURNS, Peers, measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,5 +133,5 @@ def test_the_death_of_a_process_in_a_turn_of_ours_ends_the_run(tmp_path: Path) -
 def test_whoever_asks_for_more_memory_than_the_limit_has_used_too_much() -> None:
     code = "from tests.benchmarks.limits import limit_memory; limit_memory(1.5)\n"
     code += "import numpy as np; np.ones(2**30)"
-    assert _used(_run(code))["status"] == "too much"
-    assert _used(_run("raise ValueError('shape')"))["status"] == "failed"
+    assert used(_run(code))["status"] == "too much"
+    assert used(_run("raise ValueError('shape')"))["status"] == "failed"

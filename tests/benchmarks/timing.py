@@ -8,7 +8,7 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 from tests.benchmarks.contenders import Job
@@ -83,7 +83,7 @@ class _Turns:
         self._cost: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def _turn_of(self, name: str) -> Iterator[None]:
+    def _turn_of(self, name: str) -> Generator[None]:
         self._peers.announce(name)
         record: dict[str, Any] = {}
         is_peer = name in self._peers.names
