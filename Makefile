@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # How many test processes; `make test WORKERS=0` runs in this one.
 WORKERS ?= auto
 PYTEST_ARGS ?=
-# How many times as long as the tests do `make fuzz` and `make sanitize` search for bad input.
+# How many times as long as the tests does `make fuzz` search for bad input.
 FUZZ ?= 20
 
 NATIVE := $(shell find cvxlayer/native -name '*.cpp' -o -name '*.hpp' -o -name '*.inc' -o -name CMakeLists.txt)
@@ -72,19 +72,28 @@ demo: $(READY)
 fuzz: $(READY)
 	CVXLAYER_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 0 -k robustness $(PYTEST_ARGS)
 
-# The native tests once more, against a core built with AddressSanitizer and UBSan.
+# What runs our C++ most, against a core built with AddressSanitizer and UBSan: cones, solver,
+# derivatives, plain calls and calls from compiled JAX, and a tenth of the search for bad input.
+# `make sanitize WIDTHS=` compiles the generic kernels alone, WIDTHS=avx512 those beside them.
 SANITIZED := build/sanitize
+WIDTHS ?= avx2;avx512
+SANITIZED_TESTS := tests/cones/test_native_projection.py tests/program \
+  tests/solve/test_native.py tests/solve/test_robustness.py tests/solve/test_statuses.py \
+  tests/differentiate/test_native_primitives.py tests/differentiate/test_native_derivative.py \
+  tests/differentiate/test_smoothed.py tests/differentiate/test_central_path.py \
+  tests/test_plain_call.py tests/test_warm_start.py tests/test_smoothed_layers.py \
+  tests/test_layer_robustness.py tests/jax/test_layer.py tests/jax/test_derivatives.py
 sanitize: $(READY)
 	$(BIN)/cmake -S cvxlayer/native -B $(SANITIZED) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DCVXLAYER_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DCVXLAYER_SANITIZE=ON '-DCVXLAYER_INSTRUCTION_SETS=$(WIDTHS)' \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	  -Dnanobind_DIR=$$($(BIN)/python -m nanobind --cmake_dir)
 	$(BIN)/cmake --build $(SANITIZED)
-	CVXLAYER_NATIVE_MODULE=$$(find $(SANITIZED) -name '_native*.so' | head -n 1) \
+	CVXLAYER_NATIVE_MODULE=$$(find $(SANITIZED) -name '_native*.so' | head -n 1) CVXLAYER_FUZZ=0.1 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(BIN)/python -m pytest tests/solve tests/differentiate tests/program \
-	  -k 'native or robustness or test_sparse_map or test_inspection or test_threads or test_engine' $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest -n $(WORKERS) $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
 # The tests against the oldest releases that pyproject.toml admits (cvxpy 1.7.0 was withdrawn),
 # without PyTorch: what needs a framework is skipped.

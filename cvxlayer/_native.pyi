@@ -108,9 +108,9 @@ def is_positive_definite(stack: Annotated[NDArray[numpy.float64], dict(shape=(No
     Whether every matrix of a stack, given by its lower triangle, is positive definite.
     """
 
-def project_dual(kind: int, parameter: float, points: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], nearest: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], derivative: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], root: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], width: int) -> None:
+def project_dual(kind: int, parameter: float, points: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], nearest: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], derivative: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], root: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], width: int, starts: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> None:
     """
-    Write the projections of points onto the dual of one cone, the derivatives there and their square roots.
+    Write the projections of points onto the dual of one cone, the derivatives there and their square roots; with pairs (s, y) to start from, where cones can use them.
     """
 
 def widths() -> list[int]:

@@ -28,10 +28,15 @@ from cvxpy.utilities import scopes
 from cvxlayer.canonicalize.geometric import GeometricProblem, to_logarithms
 from cvxlayer.canonicalize.leaves import domain_of, full_value
 from cvxlayer.canonicalize.real import Part, RealProblem, split_complex
-from cvxlayer.canonicalize.rules import check_disciplined, check_parametrized
+from cvxlayer.canonicalize.rules import check_disciplined, check_parametrized, check_partial
 from cvxlayer.canonicalize.set_apart import set_apart
 from cvxlayer.canonicalize.stand_ins import StandIn, stand_in_for
-from cvxlayer.canonicalize.trees import Rewrite, TreeRewriter, write_out_partial
+from cvxlayer.canonicalize.trees import (
+    Rewrite,
+    TreeRewriter,
+    stand_for_partial,
+    write_out_partial,
+)
 from cvxlayer.program.coordinates import Coordinate, Coordinates
 from cvxlayer.program.parameters import ParameterSpec
 
@@ -94,6 +99,8 @@ def prepare(
     """
     fixed = _with_constants(write_out_partial(problem), parameters)
     check_disciplined(fixed, len(problem.constraints), gp=gp)
+    for one, opaque in stand_for_partial(problem, gp=gp):
+        check_partial(one, _with_constants(opaque, parameters), gp=gp)
     geometric = to_logarithms(fixed) if gp else GeometricProblem(fixed, {}, {})
     real = split_complex(geometric.problem)
     taken_apart, marked = _take_forms_apart(set_apart(real.problem))

@@ -90,6 +90,27 @@ def check_disciplined(problem: cp.Problem, num_own: int, *, gp: bool = False) ->
             raise NotDppError(explain_not_dcp(name, part))
 
 
+def check_partial(problem: cp.Problem, opaque: cp.Problem, *, gp: bool = False) -> None:
+    """Check that partial optima stand where their curvature lets them.
+
+    Args:
+        problem: the user's, or one inside it; DCP (DGP) once it is written out.
+        opaque: the same with an atom for each partial optimum, and constants in place.
+        gp: whether to judge it as a geometric program.
+
+    Raises:
+        NotDppError: one does not.
+    """
+    num_own = len(problem.constraints)
+    for (name, _), (_, part) in zip(_parts(problem, num_own), _parts(opaque, num_own), strict=True):
+        if not (part.is_dgp() if gp else part.is_dcp()):
+            raise NotDppError(
+                f"In {name} the optimal value of a `partial_optimize` stands where its curvature "
+                "does not allow it. A partial minimum is convex and a partial maximum concave: "
+                "bound the one from above and the other from below only."
+            )
+
+
 def check_parametrized(problem: cp.Problem, variables: Sequence[Any], num_own: int) -> None:
     """Check that a DCP problem is DPP.
 

@@ -64,3 +64,27 @@ def write_out_partial(problem: cp.Problem) -> cp.Problem:
 
     rewritten = TreeRewriter(replace).problem(problem)
     return cp.Problem(rewritten.objective, [*rewritten.constraints, *inner]) if inner else rewritten
+
+
+def stand_for_partial(
+    problem: cp.Problem, *, gp: bool = False
+) -> list[tuple[cp.Problem, cp.Problem]]:
+    """Return the problem and every one inside it, beside each it with atoms for partial optima.
+
+    An atom has the curvature and the sign of the optimum that it stands for. What is minimized may
+    have another, an affine objective say, so the problem that is written out does not tell whether
+    the optimum may stand where it stands. Empty if there is no partial optimum.
+    """
+    inside: list[tuple[cp.Problem, cp.Problem]] = []
+
+    def replace(node: Any, rewrite: Rewrite) -> Any:
+        if not isinstance(node, PartialProblem):
+            return None
+        (partial,) = node.args
+        opaque = cp.Problem(rewrite(partial.objective), list(map(rewrite, partial.constraints)))
+        inside.append((partial, opaque))
+        entries = cp.Variable(2, pos=gp, nonneg=node.is_nonneg(), nonpos=node.is_nonpos())
+        return cp.max(entries) if isinstance(partial.objective, cp.Minimize) else cp.min(entries)
+
+    outside = TreeRewriter(replace).problem(problem)
+    return [(problem, outside), *inside] if inside else []

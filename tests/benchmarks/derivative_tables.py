@@ -6,7 +6,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.benchmarks.every_derivative import BATCH, NUM_COTANGENTS
+from tests.benchmarks.every_derivative import (
+    BATCH,
+    LONGEST_CALL_SECONDS,
+    NUM_COTANGENTS,
+    PEER_SECONDS,
+)
 from tests.benchmarks.tables import error_text, number_text, table_text
 from tests.benchmarks.targets import is_ours
 
@@ -23,16 +28,17 @@ _INTRODUCTION = f"""{TITLE}
 Each layer differentiated in the fastest way it has: a transform (`torch.func`, JAX's), or a
 loop of backward passes. Before it is timed, each result is held against differences of Clarabel's
 solutions; *wrong* ones (relative error above 1e-2) are not timed, and – means that it has no such
-derivative. Microseconds of processor time per instance on one core; × is the peer's time over
-that of cvxlayer in the same framework. `python -m tests.benchmarks --derivatives --markdown`
-measures this section alone.
+derivative. A peer *fails* where it raises, or its process dies; it is *too slow* where a call takes
+{LONGEST_CALL_SECONDS:g} s or its check {PEER_SECONDS:g} s. Microseconds of processor time per
+instance on one core; × is the peer's time over that of cvxlayer in the same framework.
+`python -m tests.benchmarks --derivatives --markdown` measures this section alone.
 """
-_WORDS = {"cannot": "–", "left out": "too slow"}
+_WORDS = {"cannot": "–", "left out": "too slow", "failed": "fails"}
 
 
 def render_derivatives(report: dict[str, Any] | None) -> str:
     """Return the section, or nothing where it was not measured."""
-    if not report:
+    if not report or not report["cells"]:
         return ""
     names = dict.fromkeys(cell["workload"] for cell in report["cells"])
     parts = [_INTRODUCTION, f"Measured at commit {report['commit']}, on {', '.join(names)}.\n"]
@@ -58,6 +64,10 @@ def _seconds(cell: dict[str, Any] | None) -> float | None:
     return min(cell["seconds"], cell["processor_seconds"]) / cell["batch"]
 
 
+def _word(cell: dict[str, Any]) -> str:
+    return _WORDS.get(cell["status"], cell["status"])
+
+
 def _times(cells: list[dict[str, Any]]) -> str:
     found = {(cell["workload"], cell["contender"]): cell for cell in cells}
     names = [
@@ -72,7 +82,7 @@ def _times(cells: list[dict[str, Any]]) -> str:
             cell = found[workload, name]
             own, ours = _seconds(cell), _seconds(found.get((workload, _ours_beside(name))))
             if own is None:
-                row.append(_WORDS.get(cell["status"], cell["status"]))
+                row.append(_word(cell))
             elif is_ours(name):
                 row.append(f"**{number_text(own * 1e6)}**")
             else:
@@ -107,12 +117,12 @@ def _overheads(rows: list[dict[str, Any]]) -> str:
 
 
 def _faults(cells: list[dict[str, Any]]) -> str:
-    faults = [cell for cell in cells if cell["status"] in ("wrong", "failed")]
+    faults = [cell for cell in cells if cell["status"] in ("wrong", "failed", "too much")]
     if not faults:
         return ""
     rows = [
-        [cell["measure"], cell["contender"], cell["workload"], cell["status"],
-         error_text(cell["error"]), cell["note"].strip().splitlines()[-1].replace("|", "/")]
+        [cell["measure"], cell["contender"], cell["workload"], _word(cell),
+         error_text(cell["error"]), cell["note"].replace("|", "/")]
         for cell in faults
     ]  # fmt: skip
     header = ["measure", "contender", "workload", "verdict", "error", "why"]

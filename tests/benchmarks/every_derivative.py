@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.benchmarks.limits import as_peer, limit_memory
+from tests.benchmarks.progress import Progress
+from tests.benchmarks.targets import is_ours
 from tests.benchmarks.worker import bind
 
 BATCH = {"forward mode": 64, "jacobian": 1, "hessian product": 64, "cotangents": 64, "jit step": 64}
@@ -29,7 +32,11 @@ CHECK_BATCH, NUM_SETS = 4, 4
 LIMIT = 1e-2
 #: Second differences of solutions that are right to 1e-10.
 SECOND_STEP = 1e-3
-LONGEST_CALL_SECONDS = 3.0
+#: Of processor time, for a peer.
+LONGEST_CALL_SECONDS = 1.5
+#: The same, for its check or for one of its turns.
+PEER_SECONDS = 8.0
+MOST_MEMORY_GIBIBYTES = 16
 
 
 class Truth:
@@ -38,6 +45,10 @@ class Truth:
     def __init__(self, workload: Any) -> None:
         self.workload = workload
         self.values = workload.sample(np.random.default_rng(1), CHECK_BATCH)
+
+    def prepare(self, measure: str) -> None:
+        """Compute what a measure is held against now: no contender answers for it."""
+        assert self.curvatures is not None if measure == "hessian product" else self.directions
 
     @functools.cached_property
     def directions(self) -> Any:
@@ -156,11 +167,11 @@ class Examination:
         self._call(values, self.extra(tangent, weights))
         return (time.process_time() - start) / size
 
-    def job(self, workload: Any) -> Any:
+    def job(self) -> Any:
         """The job over a few data sets."""
         from tests.benchmarks.contenders import Answer, Job
 
-        sets = []
+        workload, sets = self.truth.workload, []
         for k in range(NUM_SETS):
             rng = np.random.default_rng([3, k])
             values = workload.sample(rng, BATCH[self.measure])
@@ -173,51 +184,75 @@ class Examination:
         return Job(lambda k: contender.finish(function(*sets[k])), lambda *_: Answer())
 
 
-def measure_derivatives(workload: Any, seconds: float) -> list[dict[str, Any]]:
-    """Every measure and contender on one workload."""
-    from tests.benchmarks.timing import measure as time_jobs
+def measure_derivatives(
+    workload: Any, seconds: float, progress: Progress
+) -> Iterator[list[dict[str, Any]]]:
+    """The cells of every contender on one workload, one measure after the other."""
     from tests.benchmarks.transformed import MEASURES, transformed_contenders
 
-    cells, truths = [], {}
+    truths: dict[str, Truth] = {}
     contenders = transformed_contenders()
     for measure in MEASURES:
+        if progress.has(workload.name, measure):
+            continue
         jobs: dict[str, Any] = {}
         records = {}
         for one in contenders:
             variant = one.variant(workload)
             key = "" if variant is workload else "variant"
             truth = truths.setdefault(key, Truth(variant))
-            examination = Examination(one, measure, truth)
+            truth.prepare(measure)
             records[one.name] = {
                 "workload": workload.name, "measure": measure, "batch": BATCH[measure],
                 "contender": one.name, "settings": one.settings,
-                **_verdict(examination, jobs, variant),
             }  # fmt: skip
-        for name, summary in time_jobs(jobs, NUM_SETS, seconds).items():
-            records[name] |= summary
-        cells += records.values()
-    return cells
+            place = workload.name, measure, one.name
+            progress.announce(*place)
+            found = progress.death(*place) or _verdict(Examination(one, measure, truth), jobs)
+            records[one.name] |= found
+        for name, found in _times(jobs, seconds, workload.name, measure, progress).items():
+            records[name] |= found
+        yield list(records.values())
 
 
-def _verdict(examination: Examination, jobs: dict[str, Any], workload: Any) -> dict[str, Any]:
-    """Check a contender, and add its job to those to be timed if it is right."""
+def _times(
+    jobs: dict[str, Any], seconds: float, workload: str, measure: str, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    from tests.benchmarks.timing import Peers
+    from tests.benchmarks.timing import measure as time_jobs
+
+    names = [name for name in jobs if not is_ours(name)]
+    announce = functools.partial(progress.announce, workload, measure)
+    return time_jobs(jobs, NUM_SETS, seconds, Peers(names, PEER_SECONDS, announce))
+
+
+def _verdict(examination: Examination, jobs: dict[str, Any]) -> dict[str, Any]:
+    """Check a contender, and add its job to those to be timed if it is right.
+
+    An error of ours is raised; one of a peer is its verdict.
+    """
     from tests.benchmarks.contenders import CannotError
 
+    record: dict[str, Any] = {"error": None}
     name = examination.contender.name
+    if not is_ours(name):
+        with as_peer(record, PEER_SECONDS):
+            record |= _judged(examination, jobs)
+        return record
     try:
-        error = examination.error()
-        if not error <= LIMIT:
-            return {"status": "wrong", "note": f"error {error:.1e}", "error": error}
-        expected = examination.seconds_of_check() * BATCH[examination.measure]
-        if expected > LONGEST_CALL_SECONDS and name != "cvxlayer":
-            return {"status": "left out", "note": f"{expected:.2g} s a call", "error": error}
-        job = examination.job(workload)
-        job.run(0)
+        return _judged(examination, jobs)
     except CannotError as reason:
         return {"status": "cannot", "note": str(reason), "error": None}
-    except Exception as reason:  # noqa: BLE001 (any failure of a peer is its verdict)
-        return {"status": "failed", "note": str(reason)[-400:], "error": None}
-    jobs[name] = job
+
+
+def _judged(examination: Examination, jobs: dict[str, Any]) -> dict[str, Any]:
+    name, error = examination.contender.name, examination.error()
+    if not error <= LIMIT:
+        return {"status": "wrong", "note": f"error {error:.1e}", "error": error}
+    expected = examination.seconds_of_check() * BATCH[examination.measure]
+    if expected > LONGEST_CALL_SECONDS and not is_ours(name):
+        return {"status": "left out", "note": f"{expected:.2g} s a call", "error": error}
+    jobs[name] = examination.job()
     return {"status": "right", "note": "", "error": error}
 
 
@@ -306,10 +341,11 @@ def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=1.5, help="per cell")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per cell")
     parser.add_argument("--only", nargs="+", default=list(WORKLOADS))
     options = parser.parse_args()
     bind(1)
+    limit_memory(MOST_MEMORY_GIBIBYTES)
     import jax
     import torch
 
@@ -318,12 +354,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     from tests.benchmarks.catalog import workloads
 
-    report: dict[str, Any] = {"cells": [], "overheads": []}
+    progress = Progress(options.output)
     for name in options.only:
         workload = workloads()[name]
-        report["cells"] += measure_derivatives(workload, options.seconds)
-        report["overheads"] += measure_overheads(workload, options.seconds)
-        options.output.write_text(json.dumps(report))
+        for cells in measure_derivatives(workload, options.seconds, progress):
+            progress.add(cells=cells)
+        if not progress.has(name, "overheads"):
+            progress.announce(name, "overheads", "cvxlayer")
+            progress.add(overheads=measure_overheads(workload, options.seconds))
+    progress.finish()
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def _memory(rows: list[dict[str, Any]]) -> str:
     body = []
     for row in rows:
         if "failure" in row:
-            body.append([row["workload"], row["layer"], "failed", row["failure"]])
+            body.append([row["workload"], row["layer"], row["status"], row["failure"]])
             continue
         sizes = (f"{row[key] / 1024:.1f}" for key in ("bytes_per_instance", "kept_per_instance"))
         body.append([row["workload"], row["layer"], *sizes])

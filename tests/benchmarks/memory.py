@@ -3,7 +3,8 @@
 
 Run by `run.py` as `python -m tests.benchmarks.memory CONTENDER WORKLOAD BATCH`; prints
 JSON. The data and one step of batch 1 are in place before the peak is reset, so what is
-counted is what a step of this batch adds: outputs, gradients and workspaces.
+counted is what a step of this batch adds: outputs, gradients and workspaces. Whoever asks for
+more address space than there is here ends with an error that says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import sys
 import warnings
 from pathlib import Path
+
+MOST_GIBIBYTES = 12
 
 
 def _status(field: str) -> int:
@@ -25,9 +28,11 @@ def main() -> None:
     """Run the step and print what it added to the peak."""
     name, workload_name, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
     warnings.simplefilter("ignore")
+    from tests.benchmarks.limits import limit_memory
     from tests.benchmarks.worker import bind, data_sets
 
     bind(1)
+    limit_memory(MOST_GIBIBYTES)
     from tests.benchmarks.catalog import workloads
     from tests.benchmarks.layers import step_contenders
 

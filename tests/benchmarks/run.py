@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 
 from tests.benchmarks.derivative_tables import render_derivatives, replace_section
 from tests.benchmarks.figures import render
+from tests.benchmarks.limits import lacks_memory
 from tests.benchmarks.worker import BATCHES, MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,9 @@ COLD_WORKLOADS = ("qp10-qh", "mpc20-start")
 MEMORY_WORKLOADS = ("simplex100", "qp50", "mpc20", "portfolio30")
 MEMORY_LAYERS = ("cvxlayer", "cvxpylayers moreau ipm", "proxsuite", "qpth")
 MEMORY_BATCH = 1024
+MEMORY_SECONDS = 180
+#: So often the measurement of derivatives goes on after its process has died.
+MOST_DEATHS = 10
 
 
 def _arguments() -> argparse.Namespace:
@@ -48,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--derivatives", action="store_true",
-        help="instead: every other derivative and what the adapters cost, in four minutes",
+        help="instead: every other derivative and what the adapters cost, in five minutes",
     )  # fmt: skip
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--batches", nargs="+", type=int, default=None)
@@ -64,10 +69,14 @@ def _arguments() -> argparse.Namespace:
 
 def _module(name: str, *arguments: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, -signal.SIGKILL, "", f"over {seconds:g} s")
 
 
 def _failure(found: subprocess.CompletedProcess[str]) -> str:
@@ -113,12 +122,21 @@ def _memory(names: list[str], ours: str) -> list[dict[str, Any]]:
         for layer in (ours, *MEMORY_LAYERS[1:]):
             if workload == "portfolio30" and layer in ("proxsuite", "qpth"):
                 continue
-            found = _module("memory", layer, workload, str(MEMORY_BATCH))
-            used = {"failure": _failure(found)}
-            if found.returncode == 0:
-                used = json.loads(found.stdout.splitlines()[-1])
-            rows.append({"layer": layer, "workload": workload, "batch": MEMORY_BATCH, **used})
+            found = _module("memory", layer, workload, str(MEMORY_BATCH), seconds=MEMORY_SECONDS)
+            rows.append({
+                "layer": layer, "workload": workload, "batch": MEMORY_BATCH, **used(found)
+            })  # fmt: skip
     return rows
+
+
+def used(found: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a process of `memory.py` measured, or how it ended."""
+    if found.returncode == 0:
+        return json.loads(found.stdout.splitlines()[-1])
+    status = "too much" if lacks_memory(found.stderr) else "failed"
+    if found.returncode == -signal.SIGKILL:
+        status = "too slow"
+    return {"failure": _failure(found), "status": status}
 
 
 def machine() -> dict[str, Any]:
@@ -171,17 +189,32 @@ def _run_others(options: argparse.Namespace) -> None:
     print(render(records))
 
 
-def _derivatives(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Measure the section about derivatives in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "part.json"
-        chosen = ["--only", *options.only] if options.only else []
-        chosen += ["--seconds", str(options.seconds)] if options.seconds else []
-        found = _module("every_derivative", "--output", str(part), *chosen)
-        if found.returncode:
-            print(f"  derivatives: {_failure(found)}", file=sys.stderr)
-        measured = json.loads(part.read_text()) if part.exists() else None
-    return measured and measured | {"commit": _commit()}
+def _derivatives(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the section about derivatives in a process of its own, or in the next if it dies.
+
+    What was measured is kept beside the output until all is; `failure` says what ended it.
+    """
+    part = options.output.with_suffix(".derivatives.json")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for old in (part, part.with_suffix(".turn")):
+        old.unlink(missing_ok=True)
+    chosen = ["--only", *options.only] if options.only else []
+    chosen += ["--seconds", str(options.seconds)] if options.derivatives and options.seconds else []
+    for _ in range(MOST_DEATHS):
+        found = _module("every_derivative", "--output", str(part), *chosen, seconds=3600)
+        if found.returncode >= 0:
+            break
+        print(f"  derivatives: {_failure(found)}; the next process goes on", file=sys.stderr)
+    measured = json.loads(part.read_text()) if part.exists() else {"cells": [], "overheads": []}
+    failure = found.stderr if found.returncode else None
+    if failure is None:
+        part.unlink(missing_ok=True)
+    return measured | {"commit": _commit(), "failure": failure}
+
+
+def _end_if_failed(measured: dict[str, Any] | None) -> None:
+    if measured and measured["failure"]:
+        raise SystemExit(f"{measured['failure']}\nThe derivatives were not all measured.")
 
 
 def _run_derivatives(options: argparse.Namespace) -> None:
@@ -189,8 +222,8 @@ def _run_derivatives(options: argparse.Namespace) -> None:
     measured = _derivatives(options)
     report = json.loads(options.output.read_text()) if options.output.exists() else {}
     report |= {"machine": report.get("machine") or machine(), "derivatives": measured}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1))
+    _end_if_failed(measured)
     section = render_derivatives(measured)
     if options.markdown is None:
         print(section)
@@ -240,6 +273,7 @@ def main() -> None:
         print(text)
     else:
         options.markdown.write_text(text)
+    _end_if_failed(report["derivatives"])
 
 
 if __name__ == "__main__":

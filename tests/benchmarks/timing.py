@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import statistics
 import time
+from collections.abc import Callable, Collection, Generator
+from typing import Any
 
 from tests.benchmarks.contenders import Job
+from tests.benchmarks.limits import as_peer
 
 #: Below this a turn is repeated, on the next data sets, until it is this long.
 SHORTEST_TURN_SECONDS = 2e-3
@@ -50,32 +54,88 @@ def _call(job: Job, index: int, samples: Samples | None) -> float:
     return time.perf_counter() - begin
 
 
-def measure(jobs: dict[str, Job], num_sets: int, seconds: float) -> dict[str, dict[str, float]]:
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """Who is a peer, and may fail.
+
+    Attributes:
+        names: of the jobs; the errors of all others end the run.
+        seconds: of processor time, which no turn of a peer may exceed.
+        announce: called with the name of whose turn it is.
+    """
+
+    names: Collection[str] = ()
+    seconds: float = 60.0
+    announce: Callable[[str], None] = lambda _: None
+
+
+NO_PEERS = Peers()
+
+
+class _Turns:
+    """What every contender has had so far."""
+
+    def __init__(self, jobs: dict[str, Job], num_sets: int, peers: Peers) -> None:
+        self._jobs, self._num_sets, self._peers = jobs, num_sets, peers
+        self.samples = {name: Samples() for name in jobs}
+        self.spent = dict.fromkeys(jobs, 0.0)
+        self.faults: dict[str, dict[str, Any]] = {}
+        self._cost: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def _turn_of(self, name: str) -> Generator[None]:
+        self._peers.announce(name)
+        record: dict[str, Any] = {}
+        is_peer = name in self._peers.names
+        with as_peer(record, self._peers.seconds) if is_peer else contextlib.nullcontext():
+            yield
+        if record:
+            self.faults[name] = record
+
+    def warm_up(self, name: str) -> None:
+        """Call it once, which warms caches and pools up."""
+        with self._turn_of(name):
+            self._cost[name] = _call(self._jobs[name], 0, None)
+
+    def take(self, name: str) -> None:
+        """Call it for at least the shortest turn."""
+        samples = self.samples[name]
+        with self._turn_of(name):
+            for _ in range(
+                min(MOST_CALLS_PER_TURN, 1 + int(SHORTEST_TURN_SECONDS / self._cost[name]))
+            ):
+                index = (len(samples.wall) + 1) % self._num_sets
+                self.spent[name] += _call(self._jobs[name], index, samples)
+
+
+def measure(
+    jobs: dict[str, Job], num_sets: int, seconds: float, peers: Peers = NO_PEERS
+) -> dict[str, dict[str, Any]]:
     """Time the jobs in turns until each has had its share of `seconds`.
 
-    The first call of each is not counted: it warms caches and pools up. A contender that
-    used up its share and had its fewest turns stops; a very slow one has one turn.
+    The first call of each is not counted. A contender that used up its share and had its fewest
+    turns stops; a very slow one has one turn. A peer that raises or is too slow loses its own
+    figures alone: what is returned for it is a status and a note.
     """
     share = seconds / max(len(jobs), 1)
-    cost = {name: _call(job, 0, None) for name, job in jobs.items()}
-    samples = {name: Samples() for name in jobs}
-    spent = dict.fromkeys(jobs, 0.0)
-    active, turn = list(jobs), 0
+    turns = _Turns(jobs, num_sets, peers)
+    for name in jobs:
+        turns.warm_up(name)
+    active, turn = [name for name in jobs if name not in turns.faults], 0
     gc.collect()
     gc.disable()
     try:
         while active:
             turn += 1
             for name in active:
-                calls = min(MOST_CALLS_PER_TURN, 1 + int(SHORTEST_TURN_SECONDS / cost[name]))
-                for _ in range(calls):
-                    index = (len(samples[name].wall) + 1) % num_sets
-                    spent[name] += _call(jobs[name], index, samples[name])
+                turns.take(name)
             active = [
                 name
                 for name in active[1:] + active[:1]
-                if spent[name] < share or (turn < FEWEST_TURNS and spent[name] < 2 * share)
-            ]
+                if name not in turns.faults
+                and (turns.spent[name] < share
+                     or (turn < FEWEST_TURNS and turns.spent[name] < 2 * share))
+            ]  # fmt: skip
     finally:
         gc.enable()
-    return {name: one.summary() for name, one in samples.items()}
+    return {name: turns.faults.get(name) or one.summary() for name, one in turns.samples.items()}

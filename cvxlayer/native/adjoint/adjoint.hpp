@@ -62,6 +62,7 @@ struct Adjoint final : private RegularityLinearization<L> {
   using Base::smoothing;
   using Base::solve_newton_step;
   using Base::solve_refined;
+  using Base::start_nearby;
   using Base::structure;
   using Base::t_m;
   using Base::t_n;
@@ -243,9 +244,12 @@ struct Adjoint final : private RegularityLinearization<L> {
       const int start = face.cone.start;
       face.project(v + start, y + start);
       for (int i = start; i < face.cone.end(); ++i) {
-        v[i] = data.cost * t_m[i] / data.e[i] * y[i] - data.e[i] / t_m[i] * (y[i] - v[i]);
+        c_m[i] = data.e[i] / t_m[i] * (y[i] - v[i]);
+        y[i] *= data.cost * t_m[i] / data.e[i];
+        v[i] = y[i] - c_m[i];
       }
     });
+    start_nearby(c_m, y);
   }
 
   void load_right_side(const Rows<const double>& gx, const Rows<const double>& gy,
@@ -285,7 +289,8 @@ struct Adjoint final : private RegularityLinearization<L> {
     // Linear cones: one step is exact. Curved ones: quadratic convergence.
     for (int pass = 1; moved && structure->num_cones > 0; ++pass) {
       linearize();
-      if (pass == kConePolishes) break;
+      if (pass == kConePolishes || !O::any(valid & O::gt(residual_norm, O::splat(kPolished))))
+        break;
       find_newton_step(false);
       moved = O::any(take_newton_step(residual_norm));
     }

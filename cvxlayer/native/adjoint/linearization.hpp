@@ -8,11 +8,8 @@
 // and the semismooth Newton step (Busseti, Moursi & Boyd, COAP 74, 2019).
 #pragma once
 
-#include "../batch/kernels.hpp"
-#include "../cones/curved.hpp"
-#include "../hsde/status.hpp"
-#include "../kkt/system.hpp"
 #include "lane_residuals.hpp"
+#include "points.hpp"
 #include "reduce.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -29,111 +26,44 @@ constexpr double kNearlyRefined = 1e-10, kSmallStagnation = 0.5;
 constexpr double kPolished = 1e-12;  // a residual not worth another step
 
 template <class L>
-struct Linearization {
-  using V = typename L::V;
-  using M = typename L::M;
-  using O = Ops<L>;
-  static constexpr int W = L::width;
-
-  const StructureView* structure;
-  ScaledData<L> data;
-  KktSystem<L, ProjectionFaces> kkt;
-  V *x, *v, *y;         // primal, v = y − s, and y = Π(v)
-  V *root, *stiffness;  // S of linear rows, 0 or 1; on the central path between, with 1 − S²
-  CurvedCones<L, ProjectionFaces> curved;
-  V* column;  // one column of A inside one curved cone
-  V *u_n, *u_m, *r_n, *r_m, *c_n, *c_m, *t_n, *t_m, *trial_x, *trial_v;
-  V* slack_of_row;
-  double* dense;  // scratch of the reduction: rows × n, multipliers
-  bool* flags;
-  M valid, unclassified;
-  bool is_decomposed;  // the curved cones, at a point of these lanes
-  V residual_norm;
-  V smoothing;           // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
-  bool on_path = false;  // all cones in all lanes, see central_path.hpp
-
-  void lay_out(const StructureView& view, Arena& arena) {
-    structure = &view;
-    data.lay_out(view, arena);
-    kkt.lay_out(view, view.adjoint, curved, arena);
-    V** const of_n[] = {&x, &u_n, &r_n, &c_n, &t_n, &trial_x};
-    for (V** pointer : of_n) *pointer = arena.take<V>(view.n);
-    V** const of_m[] = {&v, &y, &root, &stiffness, &u_m, &r_m, &c_m, &t_m, &trial_v, &slack_of_row};
-    for (V** pointer : of_m) *pointer = arena.take<V>(view.m);
-    int largest = 0;
-    for (int k = 0; k < view.num_cones; ++k) {
-      if (view.cones[k].size > largest) largest = view.cones[k].size;
-    }
-    column = arena.take<V>(largest);
-    curved.lay_out(view.cones, view.num_cones, arena);
-    dense = arena.take<double>(static_cast<long>(view.n) + 2L * view.m);
-    flags = arena.take<bool>(2L * view.m);
-  }
-
-  int num_linear() const { return structure->num_linear; }
-
-  /// Instances first, …, first + count − 1 (count ≤ W). `matrices_ready`: A and its scaling
-  /// are shared by the batch and in every lane since the last group.
-  void load(const ProblemData& problem, const Scaling& scaling, const AdjointData& io, long first,
-            int count, bool matrices_ready) {
-    is_decomposed = false;
-    valid = O::none();
-    smoothing = V{};
-    const LaneRows<W> lanes(first, count);
-    data.load_lanes(problem, scaling, lanes, matrices_ready);
-    for (int lane = 0; lane < W; ++lane) {
-      const auto status = static_cast<Status>(io.status[lanes.row[lane]]);
-      const bool ok = lane < count && (status == Status::kSolved || status == Status::kInaccurate ||
-                                       status == Status::kProvisional);
-      O::set_mask(valid, lane, ok);
-    }
-    load_points(io, lanes);
-    load_activity(io, lanes);
-  }
-
-  void load_points(const AdjointData& io, const LaneRows<W>& lanes) {
-    const StructureView& view = *structure;
-    load_rows<L>(io.x, lanes, view.n,
-                 [&](int j, V value) { x[j] = O::select(valid, value / data.d[j], V{}); });
-    load_rows<L>(io.y, lanes, view.m, [&](int i, V value) {
-      y[i] = O::select(valid, data.cost * value / data.e[i], V{});
-    });
-    load_rows<L>(io.s, lanes, view.m, [&](int i, V value) {
-      // The slack of an infinite bound is infinite; its row was erased when loaded.
-      const M counts = valid & O::is_finite(value);
-      slack_of_row[i] = O::select(counts, data.e[i] * value, O::splat(1.0));
-      v[i] = y[i] - slack_of_row[i];
-    });
-  }
-
-  void load_activity(const AdjointData& io, const LaneRows<W>& lanes) {
-    unclassified = O::none();
-    for (int i = 0; i < num_linear(); ++i) {
-      V known{};
-      for (int lane = 0; lane < W; ++lane) {
-        O::set(known, lane, static_cast<double>(io.is_active.at(lanes.row[lane], i)));
-      }
-      known = O::select(valid, known, V{});
-      unclassified = unclassified | O::lt(known, V{});
-      const M active = i < structure->num_zero ? ~O::none() : O::gt(known, V{});
-      root[i] = O::select(active, O::splat(1.0), V{});
-    }
-  }
-
-  /// μ = sᵀy over the degree, of the curved cones at the point that was loaded.
-  V curved_complementarity() const {
-    V inner{};
-    for (int i = num_linear(); i < structure->m; ++i) inner += slack_of_row[i] * y[i];
-    const int degree = structure->degree - (num_linear() - structure->num_zero);
-    return inner * (1.0 / (degree > 0 ? degree : 1));
-  }
-
-  /// Move linear rows onto the piece they belong to: v = y if active, −s if not.
-  void settle_rows() {
-    for (int i = 0; i < num_linear(); ++i) {
-      v[i] = O::select(O::gt(root[i], V{}), y[i], -slack_of_row[i]);
-    }
-  }
+struct Linearization : protected Points<L> {
+  using Base = Points<L>;
+  using Base::c_m;
+  using Base::c_n;
+  using Base::column;
+  using Base::curved;
+  using Base::data;
+  using Base::dense;
+  using Base::flags;
+  using Base::kkt;
+  using Base::norm;
+  using Base::num_linear;
+  using Base::on_path;
+  using Base::project;
+  using Base::project_linearized;
+  using Base::r_m;
+  using Base::r_n;
+  using Base::residual_norm;
+  using Base::root;
+  using Base::slack_of_row;
+  using Base::smoothing;
+  using Base::starts_nearby;
+  using Base::stiffness;
+  using Base::structure;
+  using Base::t_m;
+  using Base::t_n;
+  using Base::trial_v;
+  using Base::trial_x;
+  using Base::u_m;
+  using Base::u_n;
+  using Base::unclassified;
+  using Base::v;
+  using Base::valid;
+  using Base::x;
+  using Base::y;
+  using typename Base::M;
+  using typename Base::O;
+  using typename Base::V;
 
   /// Active rows of lanes whose solver did not say, from one affine step at (s, y): with
   /// Δs/s = −1 − Δy/y, a row is active when |Δs|/s > |Δy|/y, whatever its scale.
@@ -178,6 +108,9 @@ struct Linearization {
   template <class Face>
   CVXLAYER_INLINE void decompose(const Face& face) const {
     if (on_path) return CentralPath<L>::decompose(face, v + face.cone.start, smoothing);
+    if constexpr (requires { face.decompose_nearby(v); }) {
+      if (starts_nearby) return face.decompose_nearby(v + face.cone.start);
+    }
     face.decompose(v + face.cone.start, face.cone.is_bordered ? V{} : smoothing);
   }
 
@@ -222,7 +155,7 @@ struct Linearization {
       }
     });
     curved.for_each_condensed([&](int, const auto& face) { decompose(face); });
-    is_decomposed = true;
+    starts_nearby = !on_path;
     kkt.add_condensed();
     curved.for_each_bordered([&](int, const auto& face) { decompose(face); });
     kkt.add_bordered(v);
@@ -252,19 +185,6 @@ struct Linearization {
       face.apply(v + start, eta + start, t_m + start);
     });
     for (int i = num_linear(); i < view.m; ++i) out_m[i] += t_m[i] - eta[i];
-  }
-
-  V norm(const V* a, const V* b) const {
-    V largest{}, total{};  // the maximum overlooks NaN, the sum does not
-    for (int j = 0; j < structure->n; ++j) {
-      largest = O::max(largest, O::abs(a[j]));
-      total += a[j];
-    }
-    for (int i = 0; i < structure->m; ++i) {
-      largest = O::max(largest, O::abs(b[i]));
-      total += b[i];
-    }
-    return O::select(O::is_finite(total), largest, O::splat(__builtin_inf()));
   }
 
   /// Solve K (u_n, u_m) = (b_n, b_m), refined against K itself; returns the relative residual.
@@ -359,24 +279,14 @@ struct Linearization {
   }
 
   // ---------------------------------------------------------------------------------- polish
-  /// out = Π(point), onto K*; equality rows dropped by the reduction stay at zero.
-  void project(const V* point, V* out) const {
-    const StructureView& view = *structure;
-    for (int i = 0; i < view.num_zero; ++i) out[i] = root[i] * point[i];
-    for (int i = view.num_zero; i < num_linear(); ++i) out[i] = O::max(point[i], V{});
-    curved.for_each([&](const auto& face) {
-      const int start = face.cone.start;
-      if constexpr (requires { face.project_nearby(point, out); }) {
-        if (is_decomposed) return face.project_nearby(point + start, out + start);
-      }
-      face.project(point + start, out + start);
-    });
-  }
-
   /// (out_n, out_m) = (Px + Aᵀy + q, Ax + y − v − b) with y = Π(v); returns its norm.
   V residual_map(const V* primal, const V* point, V* dual, V* out_n, V* out_m) {
-    const StructureView& view = *structure;
     project(point, dual);
+    return residual_at(primal, point, dual, out_n, out_m);
+  }
+
+  V residual_at(const V* primal, const V* point, const V* dual, V* out_n, V* out_m) {
+    const StructureView& view = *structure;
     data.multiply_P(primal, out_n);
     data.multiply_both(primal, out_m, dual, t_n);
     for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j] + data.q[j];
@@ -391,15 +301,18 @@ struct Linearization {
     return root[i] * (0.5 + (mixed >> 8) * (1.0 / 16777216.0));
   }
 
-  /// (u_n, u_m) solves K u = −(r₁, S r₂) at (x, v), whose residual (r₁, r₂) stays in
-  /// (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, (r_n, r_m) is the
+  /// (u_n, u_m) solves K u = −(r₁, S r₂) at (x, v), where K was found and whose residual (r₁, r₂)
+  /// stays in (trial_x, trial_v) and its norm in `residual_norm`. With `probing`, (r_n, r_m) is the
   /// answer to the probe.
   void find_newton_step(bool probing) {
     measure_point();
     solve_newton_step(probing);
   }
 
-  void measure_point() { residual_norm = residual_map(x, v, y, trial_x, trial_v); }
+  void measure_point() {
+    project_linearized(y);
+    residual_norm = residual_at(x, v, y, trial_x, trial_v);
+  }
 
   void solve_newton_step(bool probing) {
     apply_root(trial_v, c_m);

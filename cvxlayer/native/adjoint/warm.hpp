@@ -24,7 +24,6 @@ struct WarmStart final : private Linearization<L> {
   using Base::c_m;
   using Base::data;
   using Base::evaluate_objective;
-  using Base::is_decomposed;
   using Base::kkt;
   using Base::linearize;
   using Base::measure_lane;
@@ -33,6 +32,7 @@ struct WarmStart final : private Linearization<L> {
   using Base::residual_norm;
   using Base::root;
   using Base::smoothing;
+  using Base::starts_nearby;
   using Base::store_lane;
   using Base::structure;
   using Base::t_m;
@@ -79,7 +79,7 @@ struct WarmStart final : private Linearization<L> {
             long first, int count, bool matrices_ready) {
     running = has_arrived = O::none();
     smoothing = V{};
-    is_decomposed = false;
+    starts_nearby = false;
     reached = smallest = O::splat(__builtin_inf());
     data.load_lanes(problem, scaling, LaneRows<W>(first, count), matrices_ready);
     for (int lane = 0; lane < W; ++lane) {

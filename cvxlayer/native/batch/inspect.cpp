@@ -91,8 +91,8 @@ bool all_positive_definite(const double* matrices, long count, int n, int thread
   });
 }
 
-void project_dual(const CurvedCone& cone, const double* points, long count, int width,
-                  double* nearest, double* derivative, double* root) {
+void project_dual(const CurvedCone& cone, const double* points, const double* starts, long count,
+                  int width, double* nearest, double* derivative, double* root) {
   int available = 0;
   const Kernels* const* kernels = available_kernels(&available);
   const Kernels* chosen = kernels[0];
@@ -103,7 +103,7 @@ void project_dual(const CurvedCone& cone, const double* points, long count, int 
   const std::unique_ptr<char, Free> workspace(
       static_cast<char*>(std::aligned_alloc(kAlignment, bytes)));
   if (workspace == nullptr) throw std::bad_alloc();
-  chosen->project_dual(cone, workspace.get(), points, count, nearest, derivative, root);
+  chosen->project_dual(cone, workspace.get(), points, starts, count, nearest, derivative, root);
 }
 
 }  // namespace cvxlayer

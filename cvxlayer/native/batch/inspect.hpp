@@ -18,8 +18,9 @@ bool all_symmetric(const double* matrices, long count, int n, int threads);
 bool all_positive_definite(const double* matrices, long count, int n, int threads);
 
 /// Project `count` points, rows of cone.size numbers, onto the dual cone, W = `width` at once,
-/// with the derivative of the projection and its root (cone.size² numbers each).
-void project_dual(const CurvedCone& cone, const double* points, long count, int width,
-                  double* nearest, double* derivative, double* root);
+/// with the derivative of the projection and its root (cone.size² numbers each). `starts` is null
+/// or pairs (s, y), from which a projection by iteration begins.
+void project_dual(const CurvedCone& cone, const double* points, const double* starts, long count,
+                  int width, double* nearest, double* derivative, double* root);
 
 }  // namespace cvxlayer

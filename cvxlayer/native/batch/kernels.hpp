@@ -112,8 +112,9 @@ struct Kernels {
                     long end);
   /// Project points onto the dual of one cone; see `project_dual` in inspect.hpp.
   size_t (*projection_bytes)(const CurvedCone&);
-  void (*project_dual)(const CurvedCone&, char* workspace, const double* points, long count,
-                       double* nearest, double* derivative, double* root);
+  void (*project_dual)(const CurvedCone&, char* workspace, const double* points,
+                       const double* starts, long count, double* nearest, double* derivative,
+                       double* root);
   /// Whether a dense matrix is positive definite; only for width 1, null for others.
   size_t (*definite_bytes)(int n);
   bool (*is_definite)(char* workspace, const double* matrix, int n);

@@ -181,14 +181,15 @@ struct LaneKernels {
   }
 
   static void project_dual(const CurvedCone& cone, char* workspace, const double* points,
-                           long count, double* nearest, double* derivative, double* root) {
+                           const double* starts, long count, double* nearest, double* derivative,
+                           double* root) {
     Arena arena(workspace);
     PointProjection<L> projection;
     projection.lay_out(cone, arena);
     for (long first = 0; first < count; first += L::width) {
       const long left = count - first;
-      projection.run(points, first, static_cast<int>(left < L::width ? left : L::width), nearest,
-                     derivative, root);
+      projection.run(points, starts, first, static_cast<int>(left < L::width ? left : L::width),
+                     nearest, derivative, root);
     }
   }
 

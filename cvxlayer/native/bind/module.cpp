@@ -303,7 +303,8 @@ bool is_positive_definite(Stack stack, int threads) {
 }
 
 void project_onto_dual(int kind, double parameter, Table points, MutableTable nearest,
-                       MutableStack derivative, MutableStack root, int width) {
+                       MutableStack derivative, MutableStack root, int width,
+                       const std::optional<Table>& starts) {
   const size_t count = points.shape(0), size = points.shape(1);
   const CurvedCone cone{static_cast<ConeKind>(kind), 0, static_cast<int>(size), parameter};
   if (!is_implemented(cone.kind)) throw nb::value_error("native engine: unknown kind of cone");
@@ -313,9 +314,12 @@ void project_onto_dual(int kind, double parameter, Table points, MutableTable ne
       refuse("derivative", size, size);
     }
   }
+  if (starts && (starts->shape(0) != count || starts->shape(1) != 2 * size)) {
+    refuse("starts", count, 2 * size);
+  }
   const nb::gil_scoped_release release;
-  project_dual(cone, points.data(), static_cast<long>(count), width, nearest.data(),
-               derivative.data(), root.data());
+  project_dual(cone, points.data(), starts ? starts->data() : nullptr, static_cast<long>(count),
+               width, nearest.data(), derivative.data(), root.data());
 }
 
 std::vector<int> widths() {
@@ -471,9 +475,9 @@ NB_MODULE(_native, module) {
   module.def("is_positive_definite", &cvxlayer::is_positive_definite, "stack"_a, "threads"_a,
              "Whether every matrix of a stack, given by its lower triangle, is positive definite.");
   module.def("project_dual", &cvxlayer::project_onto_dual, "kind"_a, "parameter"_a, "points"_a,
-             "nearest"_a, "derivative"_a, "root"_a, "width"_a,
+             "nearest"_a, "derivative"_a, "root"_a, "width"_a, "starts"_a.none() = nb::none(),
              "Write the projections of points onto the dual of one cone, the derivatives there and "
-             "their square roots.");
+             "their square roots; with pairs (s, y) to start from, where cones can use them.");
   module.def("widths", &cvxlayer::widths, "Numbers of lanes this processor's kernels offer.");
   module.def("cone_kinds", &cvxlayer::cone_kinds, "The kinds of curved cones it can solve.");
   module.def("instruction_set", &cvxlayer::instruction_set, "The instruction set in use.");

@@ -235,11 +235,11 @@ struct CentralPath {
   static void set_start(double parameter, const V* v, V mu, V* y) {
     double unit[3];
     Cone<L>::unit(parameter, unit);
-    V opposite[3], nearest[3], inner{};
+    V opposite[3], nearest[3], unused, inner{};
     V largest{};
     double squared = 0.0;
     for (int i = 0; i < 3; ++i) opposite[i] = -v[i];
-    Cone<L>::project(parameter, opposite, nullptr, nearest);
+    Cone<L>::project(parameter, opposite, nullptr, unused, nearest);
     for (int i = 0; i < 3; ++i) {
       inner += nearest[i] * unit[i];
       squared += unit[i] * unit[i];

@@ -26,8 +26,11 @@
 //   apply_root(v, u, out)      out = S u; out may be u
 //   write_block(v, write)      write(d, is_diagonal) for the lower triangle of D, row by row
 //   project(v, out)            out = Π(v) at any v; leaves the state alone
-//   project_nearby(v, out)     the same, sooner if v is close to where it was decomposed last;
-//                              only where the projection is found by iteration
+//   start_nearby(s, y)         the next search for a projection begins where it would end if s
+//                              and y were the parts of v = y − s; only where it is by iteration
+//   project_nearby(v, out)     as `project`, from there, or where the last search ended,
+//   decompose_nearby(v)        as `decompose`, likewise; right from anywhere, sooner from nearby
+//   project_decomposed(v, out) as `project`, at the decomposed v
 //   bend(v)                    find D²Π at v; takes the place of D and S in the state
 //   curvature(v, p, q, out)    out = D²Π(v)[p, q] at the bent v; out may be p or q
 //

@@ -90,21 +90,20 @@ struct Exponential {
   }
 
   // --------------------------------------------------------------------------- projection
-  static Spectrum3<L> spectrum(double /*parameter*/, const V* v) {
-    const Regions at = regions(v);
-    const V rho = ratio(v, nullptr);
-    V ray[3], normal[3];
-    const V e = E::exp(-O::abs(rho));
-    frame(rho, e, ray, normal);
-    const V beta = coefficient(v, ray), lambda = coefficient(v, normal);
-    // Rays and normals come scaled by e^−|ρ| where ρ > 0, hence the two cases.
-    const M is_right = O::gt(rho, V{});
-    const V one = O::splat(1.0);
-    const V kept = beta * O::select(is_right, e, one) * dot3(normal, normal);
-    const V dropped = lambda * O::select(is_right, one, e) * dot3(ray, ray);
+  static V guess(const V* s, const V* /*y*/) { return s[0] / s[1]; }
+
+  static Spectrum3<L> spectrum(double /*parameter*/, const V* v, const V* guess) {
+    Regions at;
+    Nearest u = nearest(v, guess, at);
     Spectrum3<L> result;
-    result.root = rho;
-    set_curved<L>(ray, normal, kept, dropped, result);
+    set_nearest(u, v, at, result.nearest);
+    // Rays and normals come scaled by e^−|ρ| where ρ > 0, hence the two cases.
+    const M is_right = O::gt(u.rho, V{});
+    const V one = O::splat(1.0);
+    const V kept = u.beta * O::select(is_right, u.e, one) * dot3(u.normal, u.normal);
+    const V dropped = u.lambda * O::select(is_right, one, u.e) * dot3(u.ray, u.ray);
+    result.root = u.rho;
+    set_curved<L>(u.ray, u.normal, kept, dropped, result);
     result.is_diagonal = at.is_inside | at.is_polar | at.is_on_face;
     const V face[3] = {V{}, one, O::select(O::gt(v[2], V{}), V{}, one)};
     for (int i = 0; i < 3; ++i) {
@@ -114,22 +113,16 @@ struct Exponential {
     return result;
   }
 
-  static void project(double /*parameter*/, const V* v, const V* guess, V* out) {
-    const Regions at = regions(v);
-    const V rho = ratio(v, guess);
-    V ray[3], normal[3];
-    frame(rho, E::exp(-O::abs(rho)), ray, normal);
-    const V beta = coefficient(v, ray);
-    const V face[3] = {O::min(v[0], V{}), V{}, O::max(v[2], V{})};
-    for (int i = 0; i < 3; ++i) {
-      const V flat = O::select(at.is_on_face, face[i], ray[i] * beta);
-      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
-    }
+  static void project(double /*parameter*/, const V* v, const V* guess, V& root, V* out) {
+    Regions at;
+    const Nearest u = nearest(v, guess, at);
+    root = u.rho;
+    set_nearest(u, v, at, out);
   }
 
   static Bend3<L> bend(double /*parameter*/, const V* v) {
     const Regions at = regions(v);
-    const V rho = ratio(v, nullptr);
+    const V rho = ratio(v);
     BoundaryRay<L> out;
     frame(rho, E::exp(-O::abs(rho)), out.ray, out.normal);
     const V shrunk = out.ray[1], grown = out.ray[2];
@@ -149,10 +142,16 @@ struct Exponential {
  private:
   // Beyond, v is on the piece where s = 0 or where t = 0, to rounding and far more.
   static constexpr double kLargestRatio = 1e150;
+  // A root from nearby is one of a point that is certainly on the curved piece: it is no further
+  // from zero, and more than this share of the point lies on either side.
+  static constexpr double kNearbyRatio = 100.0, kCertainShare = 1e-11;
   static constexpr int kWrightSteps = 2;
 
   struct Regions {
     M is_inside, is_polar, is_on_face;
+  };
+  struct Nearest {
+    V rho, e, ray[3], normal[3], beta, lambda;  // v = β·ray + λ·normal, e = e^−|ρ|
   };
 
   /// The root of δ + log(1 + δ) = c > 0. Source: Fritsch, Shafer & Crowley, Algorithm 443 (1973),
@@ -200,22 +199,77 @@ struct Exponential {
 
   static CVXLAYER_INLINE V omega(V rho) { return rho * rho - rho + 1.0; }
 
-  static V ratio(const V* v, const V* guess) {
-    const V r = v[0], s = v[1], t = v[2];
-    const auto balance = [=](V rho, V& value, V& slope) {
-      const V e = E::exp(-O::abs(rho)), squared = e * e;
-      const V A = (rho - 1.0) * r + s, B = r - rho * s, w = omega(rho), linear = 2.0 * rho - 1.0;
-      const M is_right = O::gt(rho, V{});
-      value = O::select(is_right, A - B * squared, A * squared - B) - w * t * e;
-      slope = O::select(is_right, r + (s + 2.0 * B) * squared - (linear - w) * t * e,
-                        (r + 2.0 * A) * squared + s - (linear + w) * t * e);
-    };
+  /// The multiples of ray and normal that v is the sum of if it projects onto the curved piece, and
+  /// the region v lies in. If both are positive v does so; only other lanes need the tests.
+  static Nearest nearest(const V* v, const V* guess, Regions& at) {
+    Nearest u;
+    M found = O::none();
+    if (guess != nullptr) {
+      const NearbyRoot<L> search = find_root_nearby<L>(
+          [v](V rho, V& value, V& slope, V& curvature) {
+            return balance(v, rho, value, slope, curvature);
+          },
+          *guess, kNearbyRatio);
+      u.rho = search.root;
+      const V before = u.rho - search.last_step;
+      u.e = search.kept * exp_of_last_step(O::abs(before) - O::abs(u.rho));
+      find_parts(v, u);
+      const V least = kCertainShare * (O::max(O::max(O::abs(v[0]), O::abs(v[1])), O::abs(v[2])));
+      found = search.found & O::gt(u.beta * largest_of(u.ray), least) &
+              O::gt(u.lambda * largest_of(u.normal), least);
+    }
+    at = Regions{O::none(), O::none(), O::none()};
+    const M others = ~found;
+    if (!O::any(others)) return u;
+    const Regions tested = regions(v);
+    at = {tested.is_inside & others, tested.is_polar & others, tested.is_on_face & others};
+    u.rho = O::select(others, ratio(v), u.rho);
+    u.e = O::select(others, E::exp(-O::abs(u.rho)), u.e);
+    find_parts(v, u);
+    return u;
+  }
+
+  static CVXLAYER_INLINE void find_parts(const V* v, Nearest& u) {
+    frame(u.rho, u.e, u.ray, u.normal);
+    u.beta = coefficient(v, u.ray);
+    u.lambda = coefficient(v, u.normal);
+  }
+
+  static CVXLAYER_INLINE V largest_of(const V* u) {
+    return O::max(O::max(O::abs(u[0]), O::abs(u[1])), O::abs(u[2]));
+  }
+
+  /// What v projects to.
+  static CVXLAYER_INLINE void set_nearest(const Nearest& u, const V* v, const Regions& at, V* out) {
+    const V face[3] = {O::min(v[0], V{}), V{}, O::max(v[2], V{})};
+    for (int i = 0; i < 3; ++i) {
+      const V flat = O::select(at.is_on_face, face[i], u.ray[i] * u.beta);
+      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
+    }
+  }
+
+  /// The equation for ρ, times e^−|ρ| where ρ > 0; returns e^−|ρ|.
+  static CVXLAYER_INLINE V balance(const V* v, V rho, V& value, V& slope, V& curvature) {
+    const V r = v[0], s = v[1], t = v[2], e = E::exp(-O::abs(rho)), squared = e * e, te = t * e;
+    const V A = (rho - 1.0) * r + s, B = r - rho * s, w = omega(rho), linear = 2.0 * rho - 1.0;
+    const M is_right = O::gt(rho, V{});
+    value = O::select(is_right, A - B * squared, A * squared - B) - w * te;
+    slope = O::select(is_right, r + (s + 2.0 * B) * squared - (linear - w) * te,
+                      (r + 2.0 * A) * squared + s - (linear + w) * te);
+    curvature = O::select(is_right, (2.0 * (linear - 1.0) - w) * te - 4.0 * (s + B) * squared,
+                          4.0 * (r + A) * squared - (2.0 * (linear + 1.0) + w) * te);
+    return e;
+  }
+
+  static V ratio(const V* v) {
     V low, high;
     bracket(v, low, high);
-    V start = 0.5 * (low + high);
-    if (guess != nullptr)
-      start = O::select(O::ge(*guess, low) & O::le(*guess, high), *guess, start);
-    return find_root<L>(balance, start, low, high);
+    return find_root<L>(
+        [v](V rho, V& value, V& slope) {
+          V unused;
+          balance(v, rho, value, slope, unused);
+        },
+        0.5 * (low + high), low, high);
   }
 
   static void bracket(const V* v, V& low, V& high) {

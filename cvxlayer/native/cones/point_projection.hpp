@@ -15,7 +15,7 @@ struct PointProjection {
 
   CurvedCones<L, ProjectionFaces> curved;
   CurvedCone cone;
-  V *point, *out, *unit, *block;
+  V *point, *out, *unit, *block, *start;
 
   /// The cone starts at row 0.
   void lay_out(const CurvedCone& one, Arena& arena) {
@@ -25,22 +25,26 @@ struct PointProjection {
     point = arena.take<V>(cone.size);
     out = arena.take<V>(cone.size);
     unit = arena.take<V>(cone.size);
+    start = arena.take<V>(2L * cone.size);
     block = arena.take<V>(static_cast<long>(cone.size) * cone.size);
   }
 
   /// Rows first, …, first + count − 1 (count ≤ W) of `points`, `nearest` (size each) and of
-  /// `derivative` and `root` (size × size each).
-  void run(const double* points, long first, int count, double* nearest, double* derivative,
-           double* root) {
+  /// `derivative` and `root` (size × size each); found from the pairs (s, y) of `starts`, unless it
+  /// is null, where the cone's projection can start somewhere.
+  void run(const double* points, const double* starts, long first, int count, double* nearest,
+           double* derivative, double* root) {
     const int size = cone.size;
     for (int lane = 0; lane < L::width; ++lane) {
       const double* row = points + (first + (lane < count ? lane : 0)) * size;
       for (int i = 0; i < size; ++i) O::set(point[i], lane, row[i]);
+      if (starts == nullptr) continue;
+      const double* pair = starts + (first + (lane < count ? lane : 0)) * 2 * size;
+      for (int i = 0; i < 2 * size; ++i) O::set(start[i], lane, pair[i]);
     }
     curved.for_each([&](const auto& face) {
-      face.project(point, out);
+      project_and_decompose(face, starts != nullptr);
       store(out, 1, first, count, nearest);
-      face.decompose(point);
       for_each_unit([&](V* column) { face.apply_root(point, unit, column); });
       store(block, size, first, count, root);
       for_each_unit([&](V* column) { face.apply(point, unit, column); });
@@ -59,6 +63,20 @@ struct PointProjection {
   }
 
  private:
+  template <class Face>
+  void project_and_decompose(const Face& face, bool is_started) {
+    if constexpr (requires { face.start_nearby(point, point); }) {
+      if (is_started) {
+        face.start_nearby(start, start + cone.size);
+        face.project_nearby(point, out);
+        face.start_nearby(start, start + cone.size);
+        return face.decompose_nearby(point);
+      }
+    }
+    face.project(point, out);
+    face.decompose(point);
+  }
+
   /// Call body(column of `block`) with every unit vector in `unit`.
   template <class Body>
   void for_each_unit(const Body& body) {

@@ -118,31 +118,32 @@ struct Power {
   }
 
   // --------------------------------------------------------------------------- projection
-  static Spectrum3<L> spectrum(double alpha, const V* point) {
+  static V guess(const V* s, const V* y) { return E::log(O::abs(s[2]) / O::abs(y[2])); }
+
+  static Spectrum3<L> spectrum(double alpha, const V* point, const V* guess) {
     // The derivative is the same on a ray; products of four entries stay within range.
     const V largest = O::max(O::max(O::abs(point[0]), O::abs(point[1])), O::abs(point[2]));
     const V inverse = O::select(O::gt(largest, V{}), 1.0 / largest, V{});
     const V v[3] = {point[0] * inverse, point[1] * inverse, point[2] * inverse};
     const double beta = 1.0 - alpha;
-    const Regions at = regions(alpha, v);
-    Nearest u = nearest(alpha, v, nullptr);
-    // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
-    const V reach = O::max(O::max(u.x, u.y), u.rho);
-    const M is_lost = O::le(reach, V{});
-    u.x /= reach;
-    u.y /= reach;
-    u.rho /= reach;
-    u.q = u.q / reach / reach;
-    const V one = O::splat(1.0), sign = O::select(O::lt(v[2], V{}), -one, one);
-    V along[3] = {u.x, u.y, sign * u.rho};
-    // v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
-    const V normal[3] = {-alpha * u.rho * u.y, -beta * u.rho * u.x, sign * u.x * u.y};
-    const V kept = dot3(normal, normal), dropped = alpha * beta * u.q * dot3(along, along);
+    Regions at;
+    const Nearest u = nearest(alpha, v, guess, at);
     Spectrum3<L> result;
+    set_nearest(u, point, largest, at, result.nearest);
+    // Close to the polar u is tiny, and where it is lost v may as well be in the polar.
+    const V reach = O::max(O::max(u.x, u.y), u.rho), scale = 1.0 / reach;
+    const M is_lost = O::le(reach, V{});
+    const V x = u.x * scale, y = u.y * scale, rho = u.rho * scale, q = u.q * scale * scale;
+    const V one = O::splat(1.0), sign = O::select(O::lt(v[2], V{}), -one, one);
+    V along[3] = {x, y, sign * rho};
+    // v − u is along (−αρ/X, −ᾱρ/Y, ±1); times X Y it stays finite.
+    const V normal[3] = {-alpha * rho * y, -beta * rho * x, sign * x * y};
+    const V kept = dot3(normal, normal), dropped = alpha * beta * q * dot3(along, along);
     result.root = u.sigma;
     set_curved<L>(along, normal, kept, dropped, result);
     const M is_polar = at.is_polar | is_lost;
     result.is_diagonal = at.is_inside | is_polar | at.is_on_edge;
+    if (!O::any(result.is_diagonal)) return result;
     V edge[3];
     edge_spectrum(alpha, v, edge);
     for (int i = 0; i < 3; ++i) {
@@ -152,15 +153,11 @@ struct Power {
     return result;
   }
 
-  static void project(double alpha, const V* v, const V* guess, V* out) {
-    const Regions at = regions(alpha, v);
-    const Nearest u = nearest(alpha, v, guess);
-    const V curved[3] = {u.x, u.y, O::select(O::lt(v[2], V{}), -u.rho, u.rho)};
-    const V edge[3] = {O::max(v[0], V{}), O::max(v[1], V{}), V{}};
-    for (int i = 0; i < 3; ++i) {
-      const V flat = O::select(at.is_on_edge, edge[i], curved[i]);
-      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
-    }
+  static void project(double alpha, const V* v, const V* guess, V& root, V* out) {
+    Regions at;
+    const Nearest u = nearest(alpha, v, guess, at);
+    root = u.sigma;
+    set_nearest(u, v, O::splat(1.0), at, out);
   }
 
   static Bend3<L> bend(double alpha, const V* point) {
@@ -176,7 +173,8 @@ struct Power {
     } else {
       is_flat = is_flat | at.is_on_edge;
     }
-    const Nearest u = nearest(alpha, v, nullptr);
+    Regions unused;
+    const Nearest u = nearest(alpha, v, nullptr, unused);
     const V reach = O::max(O::max(u.x, u.y), u.rho), one = O::splat(1.0);
     const V x = u.x / reach, y = u.y / reach, z = u.rho / reach;
     const V sign = O::select(O::lt(v[2], V{}), -one, one);
@@ -211,6 +209,8 @@ struct Power {
   // Beyond, ρ or |z| − ρ is zero, to rounding and far more.
   static constexpr double kLargestSigma = 600.0, kSmallestShare = 1e-150;
   static constexpr double kTinyShare = 1e-60;  // next to nothing, but not when multiplied
+  // Closer to zero, neither is small enough for rounding to move a point to another region.
+  static constexpr double kNearbySigma = 25.0;
   static constexpr int kShadowSteps = 2;
   static constexpr double kShadowShape = 0.16;
 
@@ -285,17 +285,41 @@ struct Power {
                        O::select(O::gt(exponent, O::splat(0.5)), one, middle));
   }
 
-  static Nearest nearest(double alpha, const V* v, const V* guess) {
-    const V z = O::abs(v[2]), sigma = log_ratio(alpha, v[0], v[1], z, guess);
-    const V e = E::exp(0.5 * sigma);
-    const V root_q = z / (e + 1.0 / e);
+  /// Where v projects from the curved piece, and the region v lies in. A root tells that it is the
+  /// curved one, as all conditions of optimality hold there; only other lanes need the tests.
+  static Nearest nearest(double alpha, const V* v, const V* guess, Regions& at) {
+    const V z = O::abs(v[2]);
+    NearbyRoot<L> search{O::none(), V{}, O::splat(1.0), V{}};
+    if (guess != nullptr) search = nearby_log_ratio(alpha, v[0], v[1], z, *guess);
+    V sigma = search.root, e = search.kept * exp_of_last_step(0.5 * search.last_step);
+    at = Regions{O::none(), O::none(), O::none()};
+    const M others = ~search.found;
+    if (O::any(others)) {
+      const Regions found = regions(alpha, v);
+      at = {found.is_inside & others, found.is_polar & others, found.is_on_edge & others};
+      sigma = O::select(others, log_ratio(alpha, v[0], v[1], z), sigma);
+      e = O::select(others, E::exp(0.5 * sigma), e);
+    }
+    const V inverse = 1.0 / e, root_q = z / (e + inverse);
     Nearest u;
     u.x = larger_root(v[0], __builtin_sqrt(alpha) * root_q);
     u.y = larger_root(v[1], __builtin_sqrt(1.0 - alpha) * root_q);
-    u.rho = z / (1.0 + E::exp(-sigma));
+    u.rho = e * root_q;
     u.q = root_q * root_q;
     u.sigma = sigma;
     return u;
+  }
+
+  /// What v, times `scale`, projects to.
+  static CVXLAYER_INLINE void set_nearest(const Nearest& u, const V* v, V scale, const Regions& at,
+                                          V* out) {
+    const V rho = scale * u.rho;
+    const V curved[3] = {scale * u.x, scale * u.y, O::select(O::lt(v[2], V{}), -rho, rho)};
+    const V edge[3] = {O::max(v[0], V{}), O::max(v[1], V{}), V{}};
+    for (int i = 0; i < 3; ++i) {
+      const V flat = O::select(at.is_on_edge, edge[i], curved[i]);
+      out[i] = O::select(at.is_inside, v[i], O::select(at.is_polar, V{}, flat));
+    }
   }
 
   /// The positive X with X (X − linear) = constant², without cancellation.
@@ -315,8 +339,33 @@ struct Power {
     return O::select(O::lt(t, V{}), -value, value);
   }
 
+  /// The root that `log_ratio` finds from about there; keeps e^(σ/2).
+  static NearbyRoot<L> nearby_log_ratio(double alpha, V x, V y, V z, V guess) {
+    const double beta = 1.0 - alpha, first = __builtin_sqrt(alpha), second = __builtin_sqrt(beta);
+    const double offset = 2.0 * (alpha * __builtin_log(first) + beta * __builtin_log(second));
+    const V inverse_z = 1.0 / z, a = x * (inverse_z / first), b = y * (inverse_z / second);
+    const V bend_a = a * (1.0 + a * a) * alpha, bend_b = b * (1.0 + b * b) * beta;
+    const auto balance = [=](V sigma, V& value, V& slope, V& curvature) {
+      const V e = E::exp(0.5 * sigma), inverse = 1.0 / e;
+      const V cosh = 0.5 * (e + inverse), sinh = 0.5 * (e - inverse);
+      const V high = a * cosh, wide = b * cosh;
+      const V root_a = O::sqrt(1.0 + high * high), root_b = O::sqrt(1.0 + wide * wide);
+      const V part_a = E::log(O::abs(high) + root_a), part_b = E::log(O::abs(wide) + root_b);
+      const V sum = alpha * O::select(O::lt(a, V{}), -part_a, part_a) +
+                    beta * O::select(O::lt(b, V{}), -part_b, part_b);
+      const V share = 1.0 / (root_a * root_b), i_a = root_b * share, i_b = root_a * share;
+      value = sigma - 2.0 * sum - offset;
+      slope = 1.0 - sinh * (alpha * a * i_a + beta * b * i_b);
+      curvature = -0.5 * cosh * (bend_a * i_a * i_a * i_a + bend_b * i_b * i_b * i_b);
+      return e;
+    };
+    NearbyRoot<L> at = find_root_nearby<L>(balance, guess, kNearbySigma);
+    at.found = at.found & O::gt(z, kSmallestShare * O::max(O::abs(x), O::abs(y)));
+    return at;
+  }
+
   /// σ with ρ : (|z|−ρ) = e^σ : 1, the root of σ − 2α ξ − 2ᾱ η = α log α + ᾱ log ᾱ.
-  static V log_ratio(double alpha, V x, V y, V z, const V* guess) {
+  static V log_ratio(double alpha, V x, V y, V z) {
     const double beta = 1.0 - alpha;
     const V a = x / (z * __builtin_sqrt(alpha)), b = y / (z * __builtin_sqrt(beta));
     const double offset = alpha * __builtin_log(alpha) + beta * __builtin_log(beta);
@@ -330,9 +379,6 @@ struct Power {
       slope = 1.0 - alpha * (a * sinh / root_a) - beta * (b * sinh / root_b);
     };
     const V limit = O::splat(kLargestSigma);
-    if (guess != nullptr) {
-      return find_root<L>(balance, O::min(O::max(*guess, -limit), limit), -limit, limit);
-    }
     // Close to the boundary of K, and of the polar, the left side is constant but for e^∓σ.
     const V flat = 2.0 * (1.0 + alpha / (a * a) + beta / (b * b));
     const V size = 2.0 * (alpha * E::log(O::abs(x) / z) + beta * E::log(O::abs(y) / z));

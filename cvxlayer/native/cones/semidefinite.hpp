@@ -15,10 +15,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-// Below, γ counts as this where it is inverted, however small the regularization.
-constexpr double kLeastStiffness = 1e-4;
-// And this where the derivative is that of the central path: the directions that neither P nor a
-// slack holds are weak there, and drown sooner. Refinement makes up for it.
+// Below, γ counts as this where it is inverted and the derivative is that of the central path: the
+// directions that neither P nor a slack holds are weak there, and drown. Refinement makes up for
+// it.
 constexpr double kLeastPathStiffness = 1e-3;
 
 /// γᵢγⱼ, held at least² or more where both are small: there 1/H would only drown the others.
@@ -198,24 +197,31 @@ struct SemidefiniteScaling {
     Svec::pack(right, k, [&](int a, V value) { u[a] = value; });
   }
 
-  /// H spans so many magnitudes that −shift − H dy magnifies the rounding of dy; `feasible`
-  /// does so with that of dx. In the frame of Λ each is right where the other is not.
+  /// H spans so many magnitudes that −shift − H dy magnifies the rounding of dy; `feasible` does
+  /// so with that of dx. In the basis (vᵢ), where H is diagonal, each is right where the other
+  /// is not; in another the errors of both would mix.
   void complete(const V* dy, const V* shifts, const V* feasible, V* ds) const {
     const int k = order();
-    const V* l = lambda();
+    const EigenFrame<L> basis = frame();
+    const V *g = gamma(), *l = lambda();
     V *total = work(0), *other = work(1);
-    transform(inverse_root(), shifts, total);
-    transform(root_transposed(), dy, other);
-    for (int i = 0; i < square(); ++i) total[i] += other[i];
-    transform(inverse_root(), feasible, other);
+    transform(basis.rows, shifts, total);
+    transform(basis.rows, dy, other);
+    V least = l[0];
+    for (int i = 0; i < k; ++i) {
+      least = O::min(least, l[i]);
+      for (int j = 0; j < k; ++j) total[i * k + j] += g[i] * g[j] * other[i * k + j];
+    }
+    transform(basis.rows, feasible, other);
     for (int i = 0; i < k; ++i) {
       for (int j = 0; j < k; ++j) {
-        const V bound = kAbsorbed * O::sqrt(l[i] * l[j]);
-        const V difference = other[i * k + j] + total[i * k + j];
-        total[i * k + j] = O::max(O::min(difference, bound), -bound) - total[i * k + j];
+        const V bound = kAbsorbed * least * O::sqrt(g[i] * g[j]);
+        const V wanted = other[i * k + j], difference = wanted + total[i * k + j];
+        const V nearest = O::select(O::lt(difference, V{}), -bound, bound) - total[i * k + j];
+        total[i * k + j] = O::select(O::le(O::abs(difference), bound), wanted, nearest);
       }
     }
-    D::congruence(root(), total, k, other, total);
+    D::congruence(basis.columns, total, k, other, total);
     Svec::pack(total, k, [&](int a, V value) { ds[a] = value; });
   }
 
@@ -229,7 +235,7 @@ struct SemidefiniteScaling {
   void add_schur(const ConeColumns& columns, const V* A, V delta, V* storage,
                  const long* at) const {
     const int k = order();
-    const V least = O::max(O::sqrt(delta), O::splat(kLeastStiffness));
+    const V least = O::sqrt(delta);
     const V* g = gamma();
     const V one = O::splat(1.0), zero{};
     bool any_small = false;

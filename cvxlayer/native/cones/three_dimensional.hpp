@@ -15,8 +15,11 @@
 //   split(terms, g, g₀, rest)  ∇²f* = ggᵀ/g₀² + rest, for the central path
 //   third(terms, u, v, out)    ∇³ψ[u, v]
 //   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
-//   spectrum(v)                of the derivative of the projection, and where v lies
-//   project(v, guess, out)     onto the cone itself; `guess` is null or the root at a point nearby
+//   spectrum(v, guess)         of the derivative of the projection, where v lies, and its
+//   projection project(v, guess, root, out)  onto the cone itself, and the root of the equation in
+//   one unknown
+//                              that it comes from; `guess` is null or about this root
+//   guess(s, y)                the root at v = s − y, for a pair that is nearly complementary
 //   bend(v)                    of the projection, its second derivative
 // Sources: Dahl & Andersen, A primal-dual interior-point algorithm for nonsymmetric
 // exponential-cone optimization (2022); Goulart & Chen, Clarabel (arXiv:2405.12762); for the
@@ -25,6 +28,7 @@
 
 #include "../linalg/elementary.hpp"
 #include "kind.hpp"
+#include "root_finding.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -34,7 +38,6 @@ constexpr double kSignFraction = 0.999;
 // there is taken: no nearer to the boundary, which is worth an iteration in ten (0.05 to 0.5 do).
 constexpr double kAtBoundary = 0.15;
 constexpr int kMaxBoundarySteps = 30;
-constexpr int kMaxRootSteps = 100;  // bisection alone narrows any bracket in these
 // Closer to the central path than this, the update of the Hessian is 0/0.
 constexpr double kCentral = 1e-8, kFlatUpdate = 1e-15;
 constexpr int kProjectionState3 = 24;  // numbers of a projection; of the central path, the most
@@ -132,7 +135,8 @@ template <class L>
 struct Spectrum3 {
   using V = typename L::V;
   V normal[3], tangent[3], dropped;
-  V root;  // of the equation in one unknown that all this comes from
+  V root;        // of the equation in one unknown that all this comes from
+  V nearest[3];  // the projection
   typename L::M is_diagonal;
   V diagonal[3];  // of I − D there
 };
@@ -177,34 +181,6 @@ struct BoundaryRay {
     return result;
   }
 };
-
-/// The root of an increasing function by Newton's method, with bisection where a step would
-/// leave the bracket. function(u, value, slope); lanes without a bracket stay where they are.
-template <class L, class Function>
-typename L::V find_root(const Function& function, typename L::V root, typename L::V low,
-                        typename L::V high) {
-  using O = Ops<L>;
-  using V = typename L::V;
-  using M = typename L::M;
-  constexpr double kLastStep = 1e-9, kRounding = 1e-15;
-  M is_searching = O::le(low, high);
-  for (int pass = 0; pass < kMaxRootSteps && O::any(is_searching); ++pass) {
-    V value, slope;
-    function(root, value, slope);
-    const M is_below = O::lt(value, V{});
-    low = O::select(is_below, root, low);
-    high = O::select(is_below, high, root);
-    const V newton = root - value / slope;
-    const M is_inside = O::ge(newton, low) & O::le(newton, high);
-    const V following = O::select(is_inside, newton, 0.5 * (low + high));
-    const V scale = O::max(O::splat(1.0), O::abs(following));
-    const M is_last = (is_inside & O::le(O::abs(following - root), kLastStep * scale)) |
-                      O::le(high - low, kRounding * scale);
-    root = O::select(is_searching, following, root);
-    is_searching = is_searching & ~is_last;
-  }
-  return root;
-}
 
 /// The scaling of one cone; the contract is in curved.hpp.
 ///
@@ -389,7 +365,8 @@ struct ThreeDimensionalScaling {
 };
 
 /// The projection onto the dual of one cone; the contract is in curved.hpp. By Moreau
-/// Π(v) = v + Π_K(−v), so D is the complement of that of the cone. State: D and S.
+/// Π(v) = v + Π_K(−v), so D is the complement of that of the cone. State: D and S, then the root
+/// and Π_K(−v) that they come from.
 template <class L, template <class> class Cone>
 struct ThreeDimensionalProjection {
   using V = typename L::V;
@@ -402,13 +379,8 @@ struct ThreeDimensionalProjection {
   static long state_size() { return kProjectionState3; }
   static long scratch_size() { return 0; }
 
-  void decompose(const V* v, V /*mu*/ = V{}) const {
-    const V opposite[3] = {-v[0], -v[1], -v[2]};
-    const Spectrum3<L> spectrum = K::spectrum(cone.parameter, opposite);
-    assemble(spectrum, spectrum.dropped, false, matrices()[0]);
-    assemble(spectrum, O::sqrt(spectrum.dropped), true, matrices()[1]);
-    state[12] = spectrum.root;
-  }
+  void decompose(const V* v, V /*mu*/ = V{}) const { decompose_from(v, nullptr); }
+  void decompose_nearby(const V* v) const { decompose_from(v, &root()); }
   void apply(const V* /*v*/, const V* u, V* out) const { matrices()[0].multiply(u, out); }
   void apply_root(const V* /*v*/, const V* u, V* out) const { matrices()[1].multiply(u, out); }
   template <class Write>
@@ -418,13 +390,14 @@ struct ThreeDimensionalProjection {
       for (int j = 0; j <= i; ++j, ++k) write(d[k], i == j);
     }
   }
-  void project(const V* v, V* out) const { project(v, nullptr, out); }
-  void project_nearby(const V* v, V* out) const { project(v, state + 12, out); }
-  void project(const V* v, const V* guess, V* out) const {
-    const V opposite[3] = {-v[0], -v[1], -v[2]};
-    V nearest[3];
-    K::project(cone.parameter, opposite, guess, nearest);
-    for (int i = 0; i < 3; ++i) out[i] = v[i] + nearest[i];
+  void project(const V* v, V* out) const {
+    V unused;
+    project_from(v, nullptr, unused, out);
+  }
+  void start_nearby(const V* s, const V* y) const { root() = K::guess(s, y); }
+  void project_nearby(const V* v, V* out) const { project_from(v, &root(), root(), out); }
+  void project_decomposed(const V* v, V* out) const {
+    for (int i = 0; i < 3; ++i) out[i] = v[i] + nearest()[i];
   }
   void bend(const V* v) const {
     const V opposite[3] = {-v[0], -v[1], -v[2]};
@@ -436,6 +409,24 @@ struct ThreeDimensionalProjection {
 
  private:
   Symmetric3<L>* matrices() const { return reinterpret_cast<Symmetric3<L>*>(state); }
+  V& root() const { return state[12]; }
+  V* nearest() const { return state + 13; }  // Π_K(−v)
+
+  void decompose_from(const V* v, const V* guess) const {
+    const V opposite[3] = {-v[0], -v[1], -v[2]};
+    const Spectrum3<L> spectrum = K::spectrum(cone.parameter, opposite, guess);
+    assemble(spectrum, spectrum.dropped, false, matrices()[0]);
+    assemble(spectrum, O::sqrt(spectrum.dropped), true, matrices()[1]);
+    root() = spectrum.root;
+    for (int i = 0; i < 3; ++i) nearest()[i] = spectrum.nearest[i];
+  }
+
+  void project_from(const V* v, const V* guess, V& found, V* out) const {
+    const V opposite[3] = {-v[0], -v[1], -v[2]};
+    V in_cone[3];
+    K::project(cone.parameter, opposite, guess, found, in_cone);
+    for (int i = 0; i < 3; ++i) out[i] = v[i] + in_cone[i];
+  }
 
   static void assemble(const Spectrum3<L>& spectrum, V dropped, bool take_root,
                        Symmetric3<L>& out) {

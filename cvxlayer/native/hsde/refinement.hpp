@@ -18,6 +18,9 @@ constexpr int kMostRefinements = 3;
 constexpr double kRefinementGain = 0.5, kRefinedShare = 1e-4;
 // A first residual above this share of the right-hand side tells of pivots lost to rounding.
 constexpr double kLostPivots = 1e-6;
+// H⁻¹ of condensed cones ends at 1 over the first number, and reaches 1 over the second where
+// that bound is in the way: where a step misses more than this share of the primal residual.
+constexpr double kCondensedDelta = 1e-8, kLeastCondensedDelta = 1e-14, kMissedShare = 0.1;
 // One above this share, after a pass, of an answer that has nothing to do with the question.
 constexpr double kNoAnswer = 1e-4;
 // A step brings both residuals to 1 − α(1 − σ) of what they were, but for what the solves with
@@ -37,7 +40,9 @@ struct Refinement {
   M lowered;      // lanes whose δ was lowered, which happens once
   M lost_pivots;  // lanes whose δ has to grow
   M unresolved;   // those in which a pass of refinement did not help
-  V delta;
+  M held_back;    // whose primal residual shows the bound on H⁻¹ of condensed cones
+  M drowned;      // and those in which large entries of that H⁻¹ drown the others
+  V delta, condensed_delta;
   V promised;  // 1 − α(1 − σ) of the last step
   V last_primal, last_dual;
   V *top_n, *bottom_m, *work_n, *work_m;
@@ -55,8 +60,9 @@ struct Refinement {
   void start(double tolerance, bool once, bool is_symmetric) {
     refines_once = once;
     refined_from = is_symmetric ? kRefinedFrom : kRefinedFromNonsymmetric;
-    active = lowered = lost_pivots = unresolved = O::none();
+    active = lowered = lost_pivots = unresolved = held_back = drowned = O::none();
     delta = O::splat(kRegularization);
+    condensed_delta = O::splat(kCondensedDelta);
     last_primal = last_dual = O::splat(1.0);
     refined_share = kRefinedShare * tolerance;
   }
@@ -67,6 +73,9 @@ struct Refinement {
     O::set_mask(lowered, lane, is_active);
     O::set_mask(lost_pivots, lane, false);
     O::set_mask(unresolved, lane, false);
+    O::set_mask(held_back, lane, false);
+    O::set_mask(drowned, lane, false);
+    O::set(condensed_delta, lane, kCondensedDelta);
     O::set(delta, lane, is_active ? kCarefulRegularization : kRegularization);
     for (V* last : {&promised, &last_primal, &last_dual}) O::set(*last, lane, __builtin_inf());
   }
@@ -88,6 +97,8 @@ struct Refinement {
     delta = O::select(poor & ~lowered, O::splat(kCarefulRegularization), delta);
     lowered = lowered | poor;
     active = active | poor;
+    const V due = (promised + kMissedShare) * last_primal;
+    held_back = active & O::gt(primal, due) & O::gt(primal_merit, most);
     last_primal = primal;
     last_dual = dual;
   }
@@ -109,7 +120,8 @@ struct Refinement {
         O::select(unresolved, O::splat(kLargestRegularization), O::splat(kRegularization));
     const V larger = O::max(delta, O::min(10.0 * delta, most));
     delta = O::select(lost_pivots, larger, delta);
-    lost_pivots = unresolved = O::none();
+    adapt_condensed();
+    lost_pivots = unresolved = held_back = drowned = O::none();
     return delta;
   }
 
@@ -130,6 +142,7 @@ struct Refinement {
         missing = O::max(missing, O::abs(top_n[j]));
         size = O::max(size, O::abs(wanted));
       }
+      const V missing_top = missing;
       scaling.multiply(v, bottom_m);
       data.multiply_A(u, work_m);
       for (int i = 0; i < view.m; ++i) {
@@ -138,11 +151,17 @@ struct Refinement {
         missing = O::max(missing, O::abs(bottom_m[i]));
         size = O::max(size, O::abs(wanted));
       }
-      // Condensed cones, whose H has no such pivots, have no use for a larger δ.
       if (pass == 1 && !refines_once) {
         unresolved = unresolved | (lost_pivots & running & O::gt(missing, kNoAnswer * size));
       }
-      if (pass == 0) lost_pivots = lost_pivots | (running & O::gt(missing, kLostPivots * size));
+      // What the rows of condensed cones miss is due to the bound on H⁻¹; pivots show above.
+      const V of_pivots = refines_once ? missing_top : missing;
+      const M much = running & O::gt(of_pivots, kLostPivots * size);
+      if (pass == 0) {
+        lost_pivots = lost_pivots | much;
+      } else if (refines_once) {
+        drowned = drowned | much;
+      }
       running =
           running & O::lt(missing, kRefinementGain * before) & O::gt(missing, refined_share * size);
       if (!O::any(running)) return;
@@ -152,6 +171,16 @@ struct Refinement {
       for (int i = 0; i < view.m; ++i) v[i] += O::select(running, bottom_m[i], V{});
       running = running & active;
     }
+  }
+
+ private:
+  /// H̃ ≥ H makes the solve inexact in directions that a slack has all but left, and passes come
+  /// closer slowly where something else holds those too. The bound then moves away, unless the
+  /// factor turns out not to bear it.
+  void adapt_condensed() {
+    const V smaller = O::max(0.01 * condensed_delta, O::splat(kLeastCondensedDelta));
+    const V larger = O::min(100.0 * condensed_delta, O::splat(kCondensedDelta));
+    condensed_delta = O::select(drowned, larger, O::select(held_back, smaller, condensed_delta));
   }
 };
 

@@ -359,6 +359,7 @@ struct HsdeSolver {
   void assemble() {
     const V delta = refinement.next_delta();
     kkt.begin_assembly(data.P, data.A, delta);
+    kkt.condensed_delta = refinement.condensed_delta;
     kkt.write_A(data.A);
     scaling.assemble(data.A, kkt);
     kkt.factor.factorize(delta);

@@ -38,6 +38,7 @@ struct KktSystem {
   V* soft_sides;   // fᵀr₂ of every bordered cone, for two right-hand sides
   V* along_soft;   // fᵀA of every bordered cone, by column of its union
   V regularization;
+  V condensed_delta;  // δ of condensed cones, the same unless set after `begin_assembly`
 
   void lay_out(const StructureView& view, const KktPlan& kkt_plan,
                const CurvedCones<L, Faces>& cones, Arena& arena) {
@@ -64,7 +65,7 @@ struct KktSystem {
   /// Write P + δI, and clear what is not assigned anyway.
   void begin_assembly(const V* P, const V* matrix, V delta) {
     const StructureView& s = *structure;
-    regularization = delta;
+    regularization = condensed_delta = delta;
     A = matrix;
     for (int r = 0; r < plan->num_clear_runs; ++r) {
       const EntryRun& run = plan->clear_run[r];
@@ -101,7 +102,7 @@ struct KktSystem {
       const int begin = s.mixed_start[k], count = s.mixed_start[k + 1] - begin;
       const ConeColumns columns{count, s.term_start + begin, s.term_row, s.term_column,
                                 s.term_entry};
-      face.add_schur(columns, A, regularization, factor.storage, target);
+      face.add_schur(columns, A, condensed_delta, factor.storage, target);
       target += static_cast<long>(count) * (count + 1) / 2;
     });
   }

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semidefinite programs of SDPLIB: badly conditioned, and one whose optimum is not attained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvxlayer.errors import Status
+from cvxlayer.program.solution import SolvedBy
+from cvxlayer.solve.backend import Settings
+from cvxlayer.solve.native import NativeBackend
+from tests.benchmarks.others import kkt_residual
+from tests.benchmarks.statuses import draw
+from tests.catalog import sdplib
+
+TOLERANCE = 1e-8
+#: The optimal values were published to six digits.
+DIGITS = 5e-6
+ALONE = Settings(TOLERANCE, TOLERANCE, threads=1, extra={"fallback": False})
+
+needs_files = pytest.mark.skipif(
+    not sdplib.FILES, reason="the shared test problems are not beside the repository"
+)
+
+
+@needs_files
+@pytest.mark.parametrize("path", sdplib.FILES, ids=lambda path: path.stem)
+def test_our_engine_alone_reaches_the_published_optimum(path: Path) -> None:
+    batch = sdplib.load(path)
+    backend = NativeBackend()
+    solution = backend.solve(backend.setup(batch.structure), batch, ALONE)
+    assert Status(solution.status[0]) is Status.SOLVED
+    x, y = solution.x[0], solution.y[0]
+    assert kkt_residual(batch, x, y) <= 2 * TOLERANCE
+    value, published = float(batch.q[0] @ x), sdplib.published_optima().get(path.stem)
+    if published is not None:
+        assert abs(abs(value) - abs(published)) <= DIGITS * abs(published)
+
+
+@pytest.mark.parametrize("family", ["badly scaled", "degenerate", "redundant"])
+def test_the_first_pass_is_enough_for_hard_programs(family: str) -> None:
+    for index in range(13):
+        batch = draw(family, "semidefinite", index).batch
+        backend = NativeBackend()
+        solution = backend.solve(backend.setup(batch.structure), batch, ALONE)
+        np.testing.assert_array_equal(solution.status, Status.SOLVED)
+        np.testing.assert_array_equal(solution.solved_by, SolvedBy.FIRST_PASS)
