@@ -118,7 +118,7 @@ class CompiledProgram:
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
 
-    @property
+    @functools.cached_property
     def outputs(self) -> tuple[OutputSpec, ...]:
         """The outputs, in call order."""
         return tuple(output.spec for output in self.recovery.outputs)

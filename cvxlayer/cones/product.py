@@ -86,7 +86,7 @@ class ConeProduct:
             start += size
         return tuple(cones)
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Number of rows m."""
         return self.num_linear + sum(cone.size for cone in self.curved)

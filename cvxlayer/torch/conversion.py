@@ -53,7 +53,7 @@ def to_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> to
     if array.dtype.kind == "c" and not dtype.is_complex:
         dtype = _COMPLEX_OF.get(dtype, torch.complex64)
     # Asked first, because a `.to` that has nothing to do costs as much as `from_numpy`.
-    if dtype is tensor.dtype and device == tensor.device:
+    if dtype is tensor.dtype and device.type == "cpu":
         return tensor
     return tensor.to(device=device, dtype=dtype)
 
