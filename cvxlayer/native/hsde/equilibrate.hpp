@@ -6,7 +6,7 @@
 
 #include "../kkt/structure.hpp"
 #include "../linalg/arena.hpp"
-#include "../linalg/lanes.hpp"
+#include "../linalg/wide.hpp"
 #include "lane_rows.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -97,19 +97,55 @@ struct Equilibration {
     for (int j = 0; j < s.n; ++j) column_norm[j] = V{};
     for (int i = 0; i < s.m; ++i) row_norm[i] = V{};
     for (int j = 0; j < s.n; ++j) {
-      for (int k = s.P_start[j]; k < s.P_start[j + 1]; ++k) {
-        const int i = s.P_row[k];
-        const V value = O::abs(P[k] * d[i] * d[j]);
-        column_norm[j] = O::max(column_norm[j], value);
-        column_norm[i] = O::max(column_norm[i], value);
+      measure_column(P, s.P_row, s.P_start[j], s.P_start[j + 1], j, d, column_norm);
+      measure_column(A, s.A_row, s.A_start[j], s.A_start[j + 1], j, e, row_norm);
+    }
+  }
+
+  /// Entries begin, …, end − 1 are in column j, scaled by dⱼ and by `scale` of their rows.
+  void measure_column(const V* entries, const int* rows, int begin, int end, int j, const V* scale,
+                      V* norm) {
+    if (begin == end) return;
+    const V own_scale = d[j];
+    V own_norm{};
+    int k = begin;
+    // Most columns of dense matrices are without gaps.
+    if (rows[end - 1] - rows[begin] == end - 1 - begin) {
+      const int shift = rows[begin] - begin;
+      if constexpr (L::width == 1) {
+        own_norm = measure_chunks(entries, k, end, own_scale, scale + shift, norm + shift);
       }
-      for (int k = s.A_start[j]; k < s.A_start[j + 1]; ++k) {
-        const int i = s.A_row[k];
-        const V value = O::abs(A[k] * e[i] * d[j]);
-        column_norm[j] = O::max(column_norm[j], value);
-        row_norm[i] = O::max(row_norm[i], value);
+      for (; k < end; ++k) {
+        const V value = O::abs(entries[k] * scale[k + shift] * own_scale);
+        own_norm = O::max(own_norm, value);
+        norm[k + shift] = O::max(norm[k + shift], value);
       }
     }
+    for (; k < end; ++k) {
+      const V value = O::abs(entries[k] * scale[rows[k]] * own_scale);
+      own_norm = O::max(own_norm, value);
+      norm[rows[k]] = O::max(norm[rows[k]], value);
+    }
+    column_norm[j] = O::max(column_norm[j], own_norm);
+  }
+
+  /// The same for whole vectors of entries of a single instance, from k on.
+  static double measure_chunks(const double* entries, int& k, int end, double own_scale,
+                               const double* scale, double* norm) {
+    const auto at = [](const double* start) {
+      return Wide(*reinterpret_cast<const WideUnaligned*>(start));
+    };
+    Wide largest{};
+    for (; k + kWide <= end; k += kWide) {
+      Wide value = at(entries + k) * at(scale + k) * own_scale;
+      value = value < 0.0 ? -value : value;
+      largest = largest < value ? value : largest;
+      const Wide known = at(norm + k);
+      *reinterpret_cast<WideUnaligned*>(norm + k) = known < value ? value : known;
+    }
+    double own_norm = 0.0;
+    for (int c = 0; c < kWide; ++c) own_norm = own_norm < largest[c] ? largest[c] : own_norm;
+    return own_norm;
   }
 
   /// The mean norm of the columns of d P d.
@@ -117,12 +153,7 @@ struct Equilibration {
     const StructureView& s = *structure;
     for (int j = 0; j < s.n; ++j) column_norm[j] = V{};
     for (int j = 0; j < s.n; ++j) {
-      for (int k = s.P_start[j]; k < s.P_start[j + 1]; ++k) {
-        const int i = s.P_row[k];
-        const V value = O::abs(P[k] * d[i] * d[j]);
-        column_norm[j] = O::max(column_norm[j], value);
-        column_norm[i] = O::max(column_norm[i], value);
-      }
+      measure_column(P, s.P_row, s.P_start[j], s.P_start[j + 1], j, d, column_norm);
     }
     V mean{};
     for (int j = 0; j < s.n; ++j) mean += column_norm[j];

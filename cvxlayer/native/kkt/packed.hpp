@@ -5,14 +5,11 @@
 #pragma once
 
 #include "../linalg/transpose.hpp"
+#include "../linalg/wide.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
-constexpr int kWide = CVXLAYER_VECTOR_BYTES / 8;
 constexpr int kStrip = 4;  // columns updated at a time
-typedef double Wide __attribute__((vector_size(CVXLAYER_VECTOR_BYTES)));
-typedef double WideUnaligned
-    __attribute__((vector_size(CVXLAYER_VECTOR_BYTES), aligned(8), may_alias));
 typedef double StripEntries __attribute__((vector_size(8 * kStrip), aligned(8), may_alias));
 
 struct PackedPanel {

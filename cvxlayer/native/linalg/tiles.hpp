@@ -3,7 +3,7 @@
 // Register tiles: the inner loop of every dense product.
 #pragma once
 
-#include "lanes.hpp"
+#include "wide.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -34,8 +34,6 @@ CVXLAYER_INLINE void multiply_tile(const V* l, long ldl, const V* u, long ldu, i
 template <int MR, int NR>
 CVXLAYER_INLINE void multiply_tile(const double* l, long ldl, const double* u, long ldu, int depth,
                                    double (&acc)[MR][NR]) {
-  typedef double Wide __attribute__((vector_size(CVXLAYER_VECTOR_BYTES), aligned(8), may_alias));
-  constexpr int kWide = CVXLAYER_VECTOR_BYTES / 8;
   Wide partial[MR][NR];
 #pragma GCC unroll 4
   for (int i = 0; i < MR; ++i) {
@@ -46,10 +44,11 @@ CVXLAYER_INLINE void multiply_tile(const double* l, long ldl, const double* u, l
   for (; k + kWide <= depth; k += kWide) {
     Wide right[NR];
 #pragma GCC unroll 4
-    for (int j = 0; j < NR; ++j) right[j] = *reinterpret_cast<const Wide*>(u + j * ldu + k);
+    for (int j = 0; j < NR; ++j)
+      right[j] = *reinterpret_cast<const WideUnaligned*>(u + j * ldu + k);
 #pragma GCC unroll 4
     for (int i = 0; i < MR; ++i) {
-      const Wide left = *reinterpret_cast<const Wide*>(l + i * ldl + k);
+      const Wide left = *reinterpret_cast<const WideUnaligned*>(l + i * ldl + k);
 #pragma GCC unroll 4
       for (int j = 0; j < NR; ++j) partial[i][j] += left * right[j];
     }
