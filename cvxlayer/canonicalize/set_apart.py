@@ -46,7 +46,10 @@ def set_apart(problem: cp.Problem) -> cp.Problem:
         for place in moved:
             variable = cp.Variable(arguments[place].shape)
             definitions.append(variable == arguments[place])
-            is_symmetric = variable.ndim == 2 and arguments[place].is_symmetric()
+            # All is real here, so that Hermitian says the same.
+            is_symmetric = variable.ndim == 2 and (
+                arguments[place].is_symmetric() or arguments[place].is_hermitian()
+            )
             arguments[place] = cp.symmetric_wrap(variable) if is_symmetric else variable
         return node.copy(arguments)
 

@@ -164,7 +164,7 @@ def _accuracy(table: Table) -> str:
             notes = {
                 (c["workload"], c["status"], c["note"].replace("|", "/"))
                 for c in cells
-                if c["status"] in ("wrong", "failed")
+                if c["status"] in ("wrong", "failed", "too much")
             }
             faults += [[measure, name, *note] for note in sorted(notes)]
     header = ["measure", "contender", "settings", "KKT", "solution", "gradient"]

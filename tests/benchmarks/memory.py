@@ -28,10 +28,11 @@ def main() -> None:
     """Run the step and print what it added to the peak."""
     name, workload_name, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
     warnings.simplefilter("ignore")
-    from tests.benchmarks.limits import limit_memory
     from tests.benchmarks.worker import bind, data_sets
 
     bind(1)
+    from tests.benchmarks.limits import limit_memory
+
     limit_memory(MOST_GIBIBYTES)
     from tests.benchmarks.catalog import workloads
     from tests.benchmarks.layers import step_contenders

@@ -9,6 +9,7 @@ since most libraries size their pools then.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import warnings
@@ -21,6 +22,9 @@ MEASURES = ("forward", "backward", "step", "layer backward")
 ONE_THREAD = "one thread"
 #: All data sets of a cell together.
 MOST_DATA_BYTES = 1.5e9
+#: Of processor time, for what a peer prepares and for each of its turns.
+PEER_SECONDS = 60.0
+MOST_MEMORY_GIBIBYTES = 16
 #: Three sets of 1024 are more instances than eight of 64: no cache holds them.
 NUM_SETS = {1: 32, 64: 8, 1024: 3}
 
@@ -120,6 +124,8 @@ class WorkloadRun:
     def _cell(
         self, measure: str, batch: int, everyone: list[Any], verdicts: dict[str, Any]
     ) -> list[dict[str, Any]]:
+        from tests.benchmarks.limits import as_peer
+        from tests.benchmarks.timing import Peers
         from tests.benchmarks.timing import measure as time_jobs
 
         records = {one.name: self._record(measure, batch, one, verdicts) for one in everyone}
@@ -136,16 +142,21 @@ class WorkloadRun:
                 continue
             variant = one.variant(self._workload)
             own = sets if variant is self._workload else data_sets(variant, batch)
-            jobs[one.name] = one.prepare(own, self._options.cores)
+            with as_peer(record, PEER_SECONDS) if is_peer else contextlib.nullcontext():
+                jobs[one.name] = one.prepare(own, self._options.cores)
             if self._options.cores > 1:  # in turns with itself, so that the ratio is fair
                 jobs[ONE_THREAD] = one.prepare(own, 1)
-        times = time_jobs(jobs, len(sets), self._options.seconds)
+        peers = Peers([one.name for one in everyone[1:]], PEER_SECONDS)
+        times = time_jobs(jobs, len(sets), self._options.seconds, peers)
         alone = times.pop(ONE_THREAD, None)
         for name, summary in times.items():
+            records[name] |= summary
+            if "seconds" not in summary:
+                continue
             if alone is not None:
                 records[name]["one_thread_seconds"] = alone["seconds"]
-            records[name] |= summary | {"per_instance": summary["seconds"] / batch}
             self._per_instance[measure, name] = summary["seconds"] / batch
+            records[name]["per_instance"] = self._per_instance[measure, name]
         return list(records.values())
 
     def _record(
@@ -167,6 +178,10 @@ def main() -> None:
     options = _arguments()
     bind(options.cores)
     import torch
+
+    from tests.benchmarks.limits import limit_memory
+
+    limit_memory(MOST_MEMORY_GIBIBYTES)
 
     torch.set_num_threads(options.cores)
     warnings.simplefilter("ignore")

@@ -117,9 +117,7 @@ def test_the_same_holds_within_a_partial_minimum() -> None:
     x, p, z = cp.Variable(name="x"), cp.Parameter(name="p"), cp.Variable(name="z")
     least, _ = magnitude(x)
     inner = cp.Problem(cp.Minimize(z), [z >= -least])
-    problem = cp.Problem(
-        cp.Minimize(projection(x, p) + partial_optimize(inner, dont_opt_vars=[x]))
-    )
+    problem = cp.Problem(cp.Minimize(projection(x, p) + partial_optimize(inner, dont_opt_vars=[x])))
     with pytest.raises(NotDppError, match=r"In constraint 0, .* stands where its curvature"):
         Layer(problem, [p], [x])
 

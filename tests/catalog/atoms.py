@@ -19,6 +19,8 @@ import numpy as np
 from cvxpy.atoms.affine import wraps
 from cvxpy.atoms.atom import Atom
 
+IS_OLD = cp.__version__.startswith("1.7")
+
 Problem = tuple[cp.Problem, list[cp.Parameter], list[cp.Variable]]
 
 
@@ -96,6 +98,8 @@ class AtomCase:
     @property
     def is_there(self) -> bool:
         """Whether this CVXPY has the atom."""
+        if self.name.endswith("_wrap"):
+            return hasattr(wraps, self.name)
         return hasattr(cp.atoms, self.name) or self.name in MADE_BY_OPERATORS
 
     @functools.cached_property
@@ -168,6 +172,16 @@ def _cost(expression: cp.Expression) -> cp.Expression:
     return weighted if expression.is_convex() else -weighted
 
 
+def _exact_power(atom: Any, x: Any) -> Any:
+    """CVXPY 1.7 knows approximations by second-order cones alone."""
+    return atom(x, 2.5) if IS_OLD else atom(x, 2.5, approx=False)
+
+
+def _wrap(R: Any) -> Any:
+    """CVXPY 1.7 does not see that a symmetric parameter, scaled, is Hermitian."""
+    return wraps.hermitian_wrap(R) if IS_OLD else R
+
+
 def _perspective(atom: Any, x: Any, t: Any) -> tuple[cp.Expression, list[Any]]:
     v, s = cp.Variable(3), cp.Variable(nonneg=True)
     return atom(cp.sum(cp.exp(v)), s), [v == x, s == t]
@@ -215,7 +229,7 @@ AFFINE = [
     AtomCase("kron", "X", lambda f, X: f(_B, X)),
     AtomCase("matmul", "X", lambda f, X: f(X, _B)),
     AtomCase("mean", "X", lambda f, X: f(X, axis=0)),
-    AtomCase("moveaxis", "X", lambda f, X: f(X, 0, 1)),
+    AtomCase("moveaxis", "X", lambda f, X: f(X, [0], [1])),
     AtomCase("multiply", "x", lambda f, x: f(_C, x)),
     AtomCase("outer", "x", lambda f, x: f(_C, x)),
     AtomCase("partial_trace", "D", lambda f, D: f(D, (2, 2), axis=1)),
@@ -282,11 +296,11 @@ CONVEX = [
     AtomCase("pos"),
     AtomCase("power", "x", lambda f, x: f(x, 4), note="4"),
     AtomCase("power", "x>0", lambda f, x: f(x, -0.5), note="-0.5"),
-    AtomCase("power", "x>0", lambda f, x: f(x, 2.5, approx=False), note="2.5, a power cone"),
+    AtomCase("power", "x>0", _exact_power, note="2.5, a power cone"),
     AtomCase("ptp"),
     AtomCase("quad_form", "x", lambda f, x: f(x, _F)),
     AtomCase("quad_over_lin", "x t>0"),
-    AtomCase("quantum_rel_entr", "R>0 Q>0"),
+    AtomCase("quantum_rel_entr", "R>0 Q>0", lambda f, R, Q: f(_wrap(R), _wrap(Q))),
     AtomCase("rel_entr", "x>0 y>0"),
     AtomCase("scalene", "x", lambda f, x: f(x, 0.4, 0.9)),
     AtomCase("sigma_max", "X"),
@@ -314,10 +328,10 @@ CONCAVE = [
     AtomCase("min", "X", lambda f, X: f(X, axis=1)),
     AtomCase("minimum", "x y"),
     AtomCase("power", "x>0", lambda f, x: f(x, 0.6), note="0.6"),
-    AtomCase("quantum_cond_entr", "R>0", lambda f, R: f(R, (2, 1))),
+    AtomCase("quantum_cond_entr", "R>0", lambda f, R: f(wraps.hermitian_wrap(R), (2, 1))),
     AtomCase("sqrt", "x>0"),
     AtomCase("sum_smallest", "x", lambda f, x: f(x, 2)),
-    AtomCase("von_neumann_entr", "R>0"),
+    AtomCase("von_neumann_entr", "R>0", lambda f, R: f(_wrap(R))),
 ]
 MADE_BY_OPERATORS = {
     "DivExpression": lambda x: x / 2.0,

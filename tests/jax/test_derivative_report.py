@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import cvxpy as cp
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import cvxlayer
-from cvxlayer.program.derivative_report import DerivativeReport, DerivativeTest
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp  # noqa: E402
+
+import cvxlayer  # noqa: E402
+from cvxlayer.program.derivative_report import DerivativeReport, DerivativeTest  # noqa: E402
 
 # Regular, a kink, no solution.
 POINTS = np.array([[2.0, 0.5], [-1.0, 0.0], [0.0, 0.0]])

@@ -49,6 +49,7 @@ struct Exponential {
     for (int i = 0; i < 3; ++i) out.point[i] = y[i];
     out.psi = y[1] - y[0] - y[0] * l;
     out.phi = V{};
+    out.level = l;
     out.first[0] = -l;
     out.first[1] = O::splat(1.0);
     out.first[2] = -y[0] * out.inverse[2];
@@ -80,13 +81,32 @@ struct Exponential {
 
   /// With c = log(s₂/s₁) − s₀/s₁ and δ + log(1 + δ) = c:
   /// ∇f = (1/(δ s₁), (1 − s₀/s₁)/(δ s₁) − 2/s₁, −(1 + δ)/(δ s₂)).
-  static void conjugate_gradient(double /*parameter*/, const V* s, V* out) {
-    const V inverse = 1.0 / s[1], ratio = s[0] * inverse;
-    const V delta = wright(E::log(s[2] * inverse) - ratio), share = 1.0 / delta;
+  static void conjugate_gradient(double /*parameter*/, const V* s, V* out, InnerPoint<L>& inner) {
+    const V inverse = 1.0 / s[1], ratio = s[0] * inverse, level = E::log(s[2] * inverse);
+    inner = {inverse, 1.0 / s[2], level, s[1] * level - s[0]};
+    const V delta = wright(level - ratio), share = 1.0 / delta;
     const V head = inverse * share;
     out[0] = head;
     out[1] = head * (1.0 - ratio) - 2.0 * inverse;
-    out[2] = -(1.0 + share) / s[2];
+    out[2] = -(1.0 + share) * inner.second;
+  }
+
+  static InnerPoint<L> dual_inner(const V* /*y*/, const BarrierTerms<L>& terms) {
+    return {terms.inverse[0], terms.inverse[2], terms.level, terms.psi};
+  }
+
+  static CVXLAYER_INLINE M stays_inside(double /*parameter*/, const InnerPoint<L>& inner,
+                                        const V* s, const V* ds, V length) {
+    const V first = 1.0 + length * (ds[1] * inner.first);
+    const V second = 1.0 + length * (ds[2] * inner.second);
+    return is_positive(s[1] + length * ds[1], inner.level, -(s[0] + length * ds[0]), first, second);
+  }
+  static CVXLAYER_INLINE M dual_stays_inside(double /*parameter*/, const InnerPoint<L>& inner,
+                                             const V* y, const V* dy, V length) {
+    const V first = 1.0 + length * (dy[0] * inner.first);
+    const V second = 1.0 + length * (dy[2] * inner.second);
+    const V weight = -(y[0] + length * dy[0]);
+    return is_positive(weight, inner.level, y[1] + length * dy[1] + weight, first, second);
   }
 
   // --------------------------------------------------------------------------- projection
@@ -140,6 +160,17 @@ struct Exponential {
   }
 
  private:
+  /// True only if weight·(level + log(second/first)) + rest > 0, for positive weight and ratios:
+  /// x (6 + 3x)/(6 + 6x + x²) ≤ log(1 + x) ≤ x (6 + x)/(6 + 4x) for x ≥ 0.
+  static CVXLAYER_INLINE M is_positive(V weight, V level, V rest, V first, V second) {
+    const M grows = O::lt(first, second);
+    const V base = O::min(first, second), rise = O::abs(second - first);
+    const V numerator = rise * O::select(grows, 6.0 * base + 3.0 * rise, -6.0 * base - rise);
+    const V denominator = O::select(grows, 6.0 * base * (base + rise) + rise * rise,
+                                    base * (6.0 * base + 4.0 * rise));
+    return O::gt((weight * level + rest) * denominator + weight * numerator, V{});
+  }
+
   // Beyond, v is on the piece where s = 0 or where t = 0, to rounding and far more.
   static constexpr double kLargestRatio = 1e150;
   // A root from nearby is one of a point that is certainly on the curved piece: it is no further

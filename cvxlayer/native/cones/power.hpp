@@ -54,6 +54,7 @@ struct Power {
     const double beta = 1.0 - alpha;
     const V mean = inner_mean(alpha, y[0] * (beta / alpha) * out.inverse[1], y[1] * (1.0 / beta));
     out.inverse[2] = V{};
+    out.level = mean;
     out.phi = mean * mean;
     out.psi = (mean - O::abs(y[2])) * (mean + O::abs(y[2]));
     const V a0 = 2.0 * alpha * out.inverse[0], a1 = 2.0 * (1.0 - alpha) * out.inverse[1];
@@ -104,17 +105,39 @@ struct Power {
 
   /// With ψ/φ = 1 − e^−ν at ỹ: s₀ỹ₀ = 2α t + ᾱ, s₁ỹ₁ = 2ᾱ t + α and s₂ỹ₂ = −2(t − 1), where
   /// 1/t = 1 − e^−ν, and φ(ỹ) s₂² = 4t (t − 1) is an equation for ν.
-  static void conjugate_gradient(double alpha, const V* s, V* out) {
+  static void conjugate_gradient(double alpha, const V* s, V* out, InnerPoint<L>& inner) {
     const double beta = 1.0 - alpha;
     // Far inside, e^−ν vanishes as s₂² does; only their quotient counts.
     const V size = O::max(O::abs(s[2]), kSmallestShare * O::min(s[0], s[1])), inverse = 1.0 / size;
     const V first = s[0] * inverse, second = s[1] * inverse;
-    const V nu = shadow(alpha, 2.0 * (alpha * E::log(first) + beta * E::log(second)));
-    const V e = E::exp(-nu), share = 1.0 - e, t = 1.0 / share;
-    out[0] = -(2.0 * alpha * t + beta) / s[0];
-    out[1] = -(2.0 * beta * t + alpha) / s[1];
+    const V level = alpha * E::log(first) + beta * E::log(second), mean = size * E::exp(level);
+    inner = {1.0 / s[0], 1.0 / s[1], mean, mean - O::abs(s[2])};
+    const V e = E::exp(-shadow(alpha, 2.0 * level)), share = 1.0 - e, t = 1.0 / share;
+    out[0] = -(2.0 * alpha * t + beta) * inner.first;
+    out[1] = -(2.0 * beta * t + alpha) * inner.second;
     const V last = 2.0 * (e * inverse) * t;
     out[2] = O::select(O::lt(s[2], V{}), -last, last);
+  }
+
+  static InnerPoint<L> dual_inner(const V* y, const BarrierTerms<L>& terms) {
+    return {terms.inverse[0], terms.inverse[1], terms.level, terms.level - O::abs(y[2])};
+  }
+
+  /// With the ratios r₀ and r₁ of two entries after and before, r the smaller, γ the exponent of
+  /// the larger and d ≥ 0 their difference, r₀^α r₁^ᾱ ≥ r (r₀ + r₁ + γd)/(r₀ + r₁ − γd).
+  static CVXLAYER_INLINE M stays_inside(double alpha, const InnerPoint<L>& inner, const V* u,
+                                        const V* du, V length) {
+    const V first = 1.0 + length * (du[0] * inner.first);
+    const V second = 1.0 + length * (du[1] * inner.second);
+    const M is_first = O::lt(second, first);
+    const V exponent = O::select(is_first, O::splat(alpha), O::splat(1.0 - alpha));
+    const V sum = first + second, bend = exponent * O::abs(first - second);
+    const V height = O::abs(u[2] + length * du[2]);
+    return O::gt(inner.level * O::min(first, second) * (sum + bend), height * (sum - bend));
+  }
+  static CVXLAYER_INLINE M dual_stays_inside(double alpha, const InnerPoint<L>& inner, const V* u,
+                                             const V* du, V length) {
+    return stays_inside(alpha, inner, u, du, length);
   }
 
   // --------------------------------------------------------------------------- projection
@@ -211,7 +234,6 @@ struct Power {
   static constexpr double kTinyShare = 1e-60;  // next to nothing, but not when multiplied
   // Closer to zero, neither is small enough for rounding to move a point to another region.
   static constexpr double kNearbySigma = 25.0;
-  static constexpr int kShadowSteps = 2;
   static constexpr double kShadowShape = 0.16;
 
   struct Regions {
@@ -233,25 +255,32 @@ struct Power {
   }
 
   /// ν > 0 with ν + 2α log(1 + ar) + 2ᾱ log(1 + br) = c, a = ᾱ/2α, b = α/2ᾱ and r = 1 − e^−ν.
-  /// Two steps of Halley's method from a quotient that is right to second order at 0 and to first
-  /// at infinity, and to 6 % between, for every α.
+  /// One step of sixth order from a quotient that is right to second order at 0 and to first at
+  /// infinity, and to 3 % between, for every α. Derivatives of the left side are sums of powers Sₖ:
+  /// 1 + S₁, −S₁ − S₂, S₁ + 3S₂ + 2S₃, … (Stirling's numbers, and factorials).
   static V shadow(double alpha, V c) {
     const double beta = 1.0 - alpha, a = 0.5 * beta / alpha, b = 0.5 * alpha / beta;
     const double bend = 0.125 + 0.25 * (alpha * a * a + beta * b * b);
     const double limit = 2.0 * (alpha * __builtin_log1p(a) + beta * __builtin_log1p(b));
     const double far = kShadowShape * limit;
-    V nu = c * (0.5 + c * (bend + far + kShadowShape * c)) /
-           (1.0 + c * (bend + 2.0 * far + kShadowShape * c));
-    for (int step = 0; step < kShadowSteps; ++step) {
-      const V e = E::exp(-nu), r = 1.0 - e, first = 1.0 + a * r, second = 1.0 + b * r;
-      const V value = nu + 2.0 * alpha * E::log(first) + 2.0 * beta * E::log(second) - c;
-      const V inverse = 1.0 / (first * second), p = beta * (second * inverse),
-              q = alpha * (first * inverse);
-      const V slope = 1.0 + e * (p + q);
-      const V curvature = e * (p + q + e * ((a / beta) * p * p + (b / alpha) * q * q));
-      nu -= value * slope / (slope * slope + 0.5 * value * curvature);
-    }
-    return nu;
+    const V nu = c * (0.5 + c * (bend + far + kShadowShape * c)) /
+                 (1.0 + c * (bend + 2.0 * far + kShadowShape * c));
+    const V e = E::exp(-nu), r = 1.0 - e, first = 1.0 + a * r, second = 1.0 + b * r;
+    const V value = nu + 2.0 * alpha * E::log(first) + 2.0 * beta * E::log(second) - c;
+    const V inverse = 1.0 / (first * second);
+    const V p = beta * e * second * inverse, q = alpha * e * first * inverse;
+    const V p1 = (0.5 / alpha) * p, q1 = (0.5 / beta) * q;
+    const V p2 = p * p1, q2 = q * q1, p3 = p2 * p1, q3 = q2 * q1, p4 = p3 * p1, q4 = q3 * q1;
+    const V S1 = p + q, S2 = p2 + q2, S3 = p3 + q3, S4 = p4 + q4, S5 = p4 * p1 + q4 * q1;
+    // Coefficients of the left side over its slope, and of the inverse series.
+    const V scale = 1.0 / (1.0 + S1), x = value * scale;
+    const V c2 = -0.5 * scale * (S1 + S2);
+    const V c3 = (1.0 / 6.0) * scale * (S1 + 3.0 * S2 + 2.0 * S3);
+    const V c4 = (-1.0 / 24.0) * scale * (S1 + 7.0 * S2 + 12.0 * S3 + 6.0 * S4);
+    const V c5 = (1.0 / 120.0) * scale * (S1 + 15.0 * S2 + 50.0 * S3 + 60.0 * S4 + 24.0 * S5);
+    const V d3 = 2.0 * c2 * c2 - c3, d4 = c2 * (5.0 * (c3 - c2 * c2)) - c4;
+    const V d5 = c2 * (c2 * (14.0 * c2 * c2 - 21.0 * c3) + 6.0 * c4) + 3.0 * c3 * c3 - c5;
+    return nu - x * (1.0 + x * (c2 + x * (d3 + x * (d5 * x - d4))));
   }
 
   static Regions regions(double alpha, const V* v) {

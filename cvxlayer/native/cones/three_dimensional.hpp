@@ -14,7 +14,9 @@
 //   expand(y, terms)           ψ and its first two derivatives
 //   split(terms, g, g₀, rest)  ∇²f* = ggᵀ/g₀² + rest, for the central path
 //   third(terms, u, v, out)    ∇³ψ[u, v]
-//   conjugate_gradient(s, out) ∇f(s) = −ỹ where s = −∇f*(ỹ)
+//   conjugate_gradient(s, out, inner)  ∇f(s) = −ỹ where s = −∇f*(ỹ), and what is known of s
+//   dual_inner(y, terms)       the same of y
+//   stays_inside(inner, …), dual_…  true only if u + a du is inside, told without logarithms
 //   spectrum(v, guess)         of the derivative of the projection, where v lies, and its
 //   projection project(v, guess, root, out)  onto the cone itself, and the root of the equation in
 //   one unknown
@@ -40,7 +42,7 @@ constexpr double kAtBoundary = 0.15;
 constexpr int kMaxBoundarySteps = 30;
 // Closer to the central path than this, the update of the Hessian is 0/0.
 constexpr double kCentral = 1e-8, kFlatUpdate = 1e-15;
-constexpr int kProjectionState3 = 24;  // numbers of a projection; of the central path, the most
+constexpr int kProjectionState3 = 25;  // numbers of a projection; of the central path, the most
 
 /// A symmetric 3 × 3 matrix: its lower triangle, row by row.
 template <class L>
@@ -125,8 +127,16 @@ struct BarrierTerms {
   V inverse[3];  // 1/y where wᵢ > 0
   V psi, phi;    // ψ, and what `third` needs besides
   V inverse_psi;
+  V level;               // what ψ is made of: a mean, or a logarithm
   V first[3];            // ∇ψ
   Symmetric3<L> second;  // ∇²ψ
+};
+
+/// What is known of a point inside the cone or its dual: the inverses of the two entries whose
+/// ratio counts, the mean of them or the logarithm that the margin is made of, and the margin.
+template <class L>
+struct InnerPoint {
+  typename L::V first, second, level, margin;
 };
 
 /// The derivative of a projection onto the cone, I − D on the unit vectors `normal` (1) and
@@ -197,6 +207,7 @@ struct ThreeDimensionalScaling {
     Symmetric3<L> H, hessian;
     V gradient[3];
     BarrierTerms<L> terms;
+    InnerPoint<L> inner, dual_inner;  // s and y
   };
 
   const CurvedCone& cone;
@@ -216,7 +227,8 @@ struct ThreeDimensionalScaling {
     K::expand(cone.parameter, y, at.terms);
     differentiate_barrier(cone.parameter, at);
     V conjugate[3];  // −ỹ
-    K::conjugate_gradient(cone.parameter, s, conjugate);
+    K::conjugate_gradient(cone.parameter, s, conjugate, at.inner);
+    at.dual_inner = K::dual_inner(y, at.terms);
     update_hessian(s, y, conjugate, at);
   }
 
@@ -253,13 +265,16 @@ struct ThreeDimensionalScaling {
 
   V step_length(const V* s, const V* ds, const V* y, const V* dy, V limit) const {
     const double parameter = cone.parameter;
+    const InnerPoint<L>&inner = here().inner, &dual_inner = here().dual_inner;
     const V alpha = step_inside(
-        y, dy, K::dual_sign,
+        y, dy, K::dual_sign, dual_inner.margin,
+        [&](V a) { return K::dual_stays_inside(parameter, dual_inner, y, dy, a); },
         [=](const V* u, V& slope) { return K::dual_margin(parameter, u, dy, slope); },
         O::min(limit, O::splat(1.0)));
     return step_inside(
-        s, ds, K::sign, [=](const V* u, V& slope) { return K::margin(parameter, u, ds, slope); },
-        alpha);
+        s, ds, K::sign, inner.margin,
+        [&](V a) { return K::stays_inside(parameter, inner, s, ds, a); },
+        [=](const V* u, V& slope) { return K::margin(parameter, u, ds, slope); }, alpha);
   }
 
   /// out = ∇³f*(y)[u, v].
@@ -331,11 +346,12 @@ struct ThreeDimensionalScaling {
     }
   }
 
-  /// At most `alpha`, and inside. From outside, Newton's method approaches the boundary without
-  /// crossing it, the margin being concave; the chord from u to a point outside crosses zero
-  /// inside.
-  template <class Margin>
-  static V step_inside(const V* u, const V* du, const int* sign, const Margin& margin, V alpha) {
+  /// At most `alpha`, and inside; `start` is the margin of u. From outside, Newton's method
+  /// approaches the boundary without crossing it, the margin being concave; the chord from u to a
+  /// point outside crosses zero inside.
+  template <class StaysInside, class Margin>
+  static V step_inside(const V* u, const V* du, const int* sign, V start,
+                       const StaysInside& stays_inside, const Margin& margin, V alpha) {
     V trial[3], slope;
     for (int i = 0; i < 3; ++i) {
       trial[i] = u[i] + alpha * du[i];
@@ -343,15 +359,14 @@ struct ThreeDimensionalScaling {
       const M crosses = O::lt(sign[i] * (trial[i] - (1.0 - kSignFraction) * u[i]), V{});
       if (O::any(crosses)) alpha = O::select(crosses, -kSignFraction * (u[i] / du[i]), alpha);
     }
+    const M is_open = ~stays_inside(alpha);
+    if (!O::any(is_open)) return alpha;
     const auto move = [&] {
       for (int i = 0; i < 3; ++i) trial[i] = u[i] + alpha * du[i];
     };
     move();
     V value = margin(trial, slope);
-    const M is_outside = ~O::gt(value, V{});
-    if (!O::any(is_outside)) return alpha;
-    V unused;
-    const V start = margin(u, unused);
+    const M is_outside = is_open & ~O::gt(value, V{});
     M is_far = is_outside & O::lt(value, -kAtBoundary * start);
     for (int pass = 0; pass < kMaxBoundarySteps && O::any(is_far); ++pass) {
       alpha = O::select(is_far, alpha - value / slope, alpha);
