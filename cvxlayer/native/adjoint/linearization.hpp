@@ -251,7 +251,7 @@ struct Linearization : protected Points<L> {
     const StructureView& view = *structure;
     int count = 0;
     for (int i = 0; i < num_linear(); ++i) count += O::get(root[i], lane) != 0.0;
-    double* rows = new double[static_cast<size_t>(count) * view.n]();
+    ActiveRows rows(count, view.n, view.num_A);
     double* multiplier = dense;
     bool *is_equality = flags, *is_kept = flags + view.m;
     int next = 0;
@@ -260,14 +260,13 @@ struct Linearization : protected Points<L> {
       for (int t = view.row_start[i]; t < view.row_start[i + 1]; ++t) {
         const double entry = O::get(data.A[view.row_entry[t]], lane);
         // What is next to nothing underflows when it is squared.
-        const bool counts = __builtin_fabs(entry) > kVanishing;
-        rows[static_cast<size_t>(next) * view.n + view.row_column[t]] = counts ? entry : 0.0;
+        if (__builtin_fabs(entry) > kVanishing) rows.add(view.row_column[t], entry);
       }
+      rows.close_row();
       is_equality[next] = i < view.num_zero;
       multiplier[next++] = O::get(v[i], lane);
     }
-    const int dropped = reduce_active_rows(count, view.n, rows, is_equality, multiplier, is_kept);
-    delete[] rows;
+    const int dropped = reduce_active_rows(rows, is_equality, multiplier, is_kept);
     next = 0;
     for (int i = 0; i < num_linear(); ++i) {
       if (O::get(root[i], lane) == 0.0) continue;

@@ -102,8 +102,8 @@ CVXLAYER_INLINE void normalize3(typename L::V* a) {
   using O = Ops<L>;
   using V = typename L::V;
   const V size = O::max(O::max(O::abs(a[0]), O::abs(a[1])), O::abs(a[2]));
-  const V divisor = O::select(O::gt(size, V{}), size, O::splat(1.0));
-  for (int i = 0; i < 3; ++i) a[i] /= divisor;
+  const V inverse = 1.0 / O::max(size, O::splat(0x1p-1022));
+  for (int i = 0; i < 3; ++i) a[i] *= inverse;
   const V norm = O::sqrt(dot3(a, a));
   const V scale = O::select(O::gt(norm, V{}), 1.0 / norm, V{});
   for (int i = 0; i < 3; ++i) a[i] *= scale;
@@ -467,8 +467,7 @@ CVXLAYER_INLINE void set_curved(typename L::V* nearest, const typename L::V* nor
   for (int i = 0; i < 3; ++i) out.normal[i] = normal[i];
   normalize3<L>(nearest);
   normalize3<L>(out.normal);
-  cross3(nearest, out.normal, out.tangent);
-  normalize3<L>(out.tangent);
+  cross3(nearest, out.normal, out.tangent);  // of length one as these are
   out.dropped = dropped / O::max(kept + dropped, O::splat(0x1p-1022));
 }
 

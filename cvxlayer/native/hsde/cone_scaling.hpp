@@ -9,6 +9,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
+// What a step may lose for the sake of the primal residual.
+constexpr double kFeasibleShare = 0.99;
+
 template <class L>
 struct ConeScaling {
   using V = typename L::V;
@@ -84,16 +87,17 @@ struct ConeScaling {
   }
 
   /// out = b dτ − A dx − scale·r on the rows of condensed cones, and of bordered ones, there
-  /// without the part of A dx that their `complete` does not look at.
+  /// without the part of A dx that their `complete` does not look at; and, if `of_blocks`, on those
+  /// of all others.
   void find_feasible(const ScaledData<L>& data, const KktSystem<L, ScalingFaces>& kkt, const V* dx,
-                     V d_tau, V scale, const V* r, V* out) const {
+                     V d_tau, V scale, const V* r, bool of_blocks, V* out) const {
     const StructureView& v = *structure;
-    if (v.has_condensed) data.multiply_A(dx, out);
+    if (v.has_condensed || of_blocks) data.multiply_A(dx, out);
     for (int k = 0; k < v.num_cones; ++k) {
       const CurvedCone& cone = v.cones[k];
-      if (cone.has_block()) continue;
+      if (cone.has_block() && !of_blocks) continue;
       for (int i = cone.start; i < cone.end(); ++i) {
-        const V product = cone.is_condensed() ? out[i] : V{};
+        const V product = cone.is_bordered ? V{} : out[i];
         out[i] = data.b[i] * d_tau - scale * r[i] - product;
       }
     }
@@ -114,6 +118,23 @@ struct ConeScaling {
         face.add_product(dy + start, -1.0, ds + start);
       }
     });
+  }
+
+  /// ds ← feasible, the same in exact arithmetic, on the cones with a block that allow the step α
+  /// with it too, in the lanes given: where H is large, −shift − H dy magnifies the rounding of
+  /// dy. Returns α, or hardly less.
+  V prefer_feasible(const V* s, const V* y, const V* dy, V alpha, M lanes, const V* feasible,
+                    V* ds) const {
+    if (!O::any(lanes)) return alpha;
+    const V least = kFeasibleShare * O::min(alpha, O::splat(1.0));
+    curved.for_each_block([&](const auto& face) {
+      const int start = face.cone.start;
+      const V found = face.step_length(s + start, feasible + start, y + start, dy + start, alpha);
+      const M taken = lanes & O::ge(found, least);
+      alpha = O::select(taken, O::min(alpha, found), alpha);
+      for (int i = start; i < face.cone.end(); ++i) ds[i] = O::select(taken, feasible[i], ds[i]);
+    });
+    return alpha;
   }
 
   /// vᵀH v.

@@ -218,9 +218,9 @@ struct HsdeSolver {
   void store_lane(const ProblemData& problem, int lane, Status status,
                   const SolveResults& results) const {
     const long row = instance[lane];
-    const bool current = status == Status::kSolved || status == Status::kProvisional ||
-                         status == Status::kInfeasible || status == Status::kUnbounded ||
-                         !(O::get(best.merit, lane) < __builtin_inf());
+    // One that stalled is provisional where it was best.
+    const double last = status == Status::kProvisional ? O::get(merit, lane) : __builtin_inf();
+    const bool current = is_certain(status) || !(O::get(best.merit, lane) < last);
     const V *from_x = current ? x : best.x, *from_y = current ? y : best.y,
             *from_s = current ? s : best.s;
     const double k = O::get(data.cost, lane);
@@ -426,10 +426,12 @@ struct HsdeSolver {
     d_kappa = -(complement + kappa * d_tau) * inverse_tau;
     for (int j = 0; j < v.n; ++j) dx[j] = x1[j] + d_tau * x2[j];
     for (int i = 0; i < v.m; ++i) dy[i] = y1[i] + d_tau * y2[i];
-    scaling.find_feasible(data, kkt, dx, d_tau, scale, ry, scratch_m);
+    const M refined = v.is_symmetric ? O::none() : refinement.active;
+    scaling.find_feasible(data, kkt, dx, d_tau, scale, ry, O::any(refined), scratch_m);
     scaling.complete(dy, shifts, scratch_m, ds);
     const V scalars = O::max(-d_tau * inverse_tau, -d_kappa / kappa);
-    return scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
+    const V alpha = scaling.step_length(s, ds, y, dy, 1.0 / O::max(scalars, O::splat(1e-10)));
+    return scaling.prefer_feasible(s, y, dy, alpha, refined, scratch_m, ds);
   }
 
   /// κ/τ + ‖x₂ − x/τ‖²_P + ‖y₂‖²_H: the coefficient of dτ as a sum of positive terms.

@@ -18,4 +18,9 @@ enum class Status : std::int8_t {
   kWarmStarted = 8,  // inside one call only: solved by steps from another solution
 };
 
+/// Whether it says how the instance ends, and not how far the solver came.
+constexpr bool is_certain(Status status) {
+  return status == Status::kSolved || status == Status::kInfeasible || status == Status::kUnbounded;
+}
+
 }  // namespace cvxlayer

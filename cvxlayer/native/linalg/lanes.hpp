@@ -14,6 +14,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 #define CVXLAYER_INLINE inline __attribute__((always_inline))
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -83,7 +87,13 @@ struct Ops {
   static CVXLAYER_INLINE V select(M m, V a, V b) { return m ? a : b; }
   static CVXLAYER_INLINE V max(V a, V b) { return select(lt(a, b), b, a); }
   static CVXLAYER_INLINE V min(V a, V b) { return select(lt(b, a), b, a); }
-  static CVXLAYER_INLINE V abs(V a) { return max(a, -a); }
+  static CVXLAYER_INLINE V abs(V a) {
+    if constexpr (W == 1) {
+      return __builtin_fabs(a);
+    } else {
+      return (V)((M)a & 0x7fffffffffffffff);
+    }
+  }
   static CVXLAYER_INLINE V sqrt(V a) {
     if constexpr (W == 1) {
       return __builtin_sqrt(a);
@@ -93,7 +103,14 @@ struct Ops {
       return r;
     }
   }
+  /// Whether any lane is set. Lane by lane, compilers take a dozen instructions for it.
   static CVXLAYER_INLINE bool any(M m) {
+#ifdef __AVX512F__
+    if constexpr (W == 8) return _mm512_test_epi64_mask((__m512i)m, (__m512i)m) != 0;
+#endif
+#ifdef __AVX__
+    if constexpr (W == 4) return _mm256_testz_si256((__m256i)m, (__m256i)m) == 0;
+#endif
     bool r = false;
     for (int i = 0; i < W; ++i) r |= get_mask(m, i);
     return r;
