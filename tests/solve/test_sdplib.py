@@ -45,7 +45,8 @@ def test_our_engine_alone_reaches_the_published_optimum(path: Path) -> None:
     assert kkt_residual(batch, x, y) <= 2 * TOLERANCE
     value, published = float(batch.q[0] @ x), sdplib.published_optima().get(path.stem)
     if published is not None:
-        assert abs(abs(value) - abs(published)) <= DIGITS * abs(published)
+        digits = 2 * DIGITS if path.stem in NOT_ATTAINED else DIGITS
+        assert abs(abs(value) - abs(published)) <= digits * abs(published)
 
 
 @pytest.mark.parametrize("family", ["badly scaled", "degenerate", "redundant"])
