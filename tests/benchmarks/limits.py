@@ -24,10 +24,11 @@ class TooSlowError(BaseException):
 
 
 @contextlib.contextmanager
-def processor_limit(seconds: float) -> Generator[None]:
-    """Stop what runs inside once this process has used so many processor seconds.
+def time_limit(seconds: float) -> Generator[None]:
+    """Stop what runs inside after so many seconds.
 
-    A call into a library is not left before it returns.
+    Of wall time: while a timer of processor time runs, Linux lets the clock of processor time
+    go in steps of milliseconds. A call into a library is not left before it returns.
 
     Raises:
         TooSlowError: the limit was reached, whatever a library made of it.
@@ -39,8 +40,8 @@ def processor_limit(seconds: float) -> Generator[None]:
         expired = True
         raise TooSlowError(f"over {seconds:g} s")
 
-    before = signal.signal(signal.SIGPROF, expire)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except Exception as error:
@@ -48,8 +49,8 @@ def processor_limit(seconds: float) -> Generator[None]:
             raise TooSlowError(f"over {seconds:g} s") from error
         raise
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        signal.signal(signal.SIGPROF, before)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
     if expired:
         raise TooSlowError(f"over {seconds:g} s")
 
@@ -58,7 +59,7 @@ def processor_limit(seconds: float) -> Generator[None]:
 def as_peer(record: dict[str, Any], seconds: float) -> Generator[None]:
     """Write what a peer raises, or that it was too slow, into its record, and go on."""
     try:
-        with processor_limit(seconds):
+        with time_limit(seconds):
             yield
     except (Exception, TooSlowError) as error:  # noqa: BLE001 (any failure is its verdict)
         record |= fault(error)

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import json
-import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.targets import is_ours
 
-#: Of wall time: a turn is limited in processor time, so this is for what waits for ever.
+#: A turn is limited, but a call into a library that never returns is not left.
 HANGING_SECONDS = 300
+
+
+def is_stuck(path: Path) -> bool:
+    """Whether the process with this file has been in one turn for too long."""
+    turn = path.with_suffix(".turn")
+    return turn.exists() and time.time() - turn.stat().st_mtime > HANGING_SECONDS
 
 
 class Progress:
@@ -47,10 +53,8 @@ class Progress:
         )
 
     def announce(self, *place: str) -> None:
-        """Note whose turn it is: workload, measure, contender; it is killed if it hangs."""
+        """Note whose turn it is: workload, measure, contender."""
         self._turn.write_text("\n".join(place))
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(HANGING_SECONDS)
 
     def death(self, *place: str) -> dict[str, Any] | None:
         """What to record of a contender in whose turn a process died, or None."""
@@ -60,5 +64,4 @@ class Progress:
 
     def finish(self) -> None:
         """Nobody's turn is left."""
-        signal.alarm(0)
         self._turn.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,12 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.derivative_tables import render_derivatives, replace_section
 from tests.benchmarks.figures import render
 from tests.benchmarks.limits import lacks_memory
+from tests.benchmarks.progress import is_stuck
 from tests.benchmarks.worker import BATCHES, MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +44,7 @@ MEMORY_BATCH = 1024
 MEMORY_SECONDS = 180
 #: So often the measurement of derivatives goes on after its process has died.
 MOST_DEATHS = 10
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,16 +71,31 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _module(name: str, *arguments: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
+def _module(
+    name: str,
+    *arguments: str,
+    seconds: float = 900,
+    is_stuck: Callable[[], bool] = lambda: False,
+) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
-    try:
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds,
-            check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, -signal.SIGKILL, "", f"over {seconds:g} s")
+    pipe, deadline = subprocess.PIPE, time.monotonic() + seconds
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        while True:
+            wait = min(SECONDS_BETWEEN_LOOKS, max(0.0, deadline - time.monotonic()))
+            try:
+                output, errors = process.communicate(timeout=wait)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < deadline and not is_stuck():
+                    continue
+                process.kill()
+                process.communicate()
+                return subprocess.CompletedProcess(
+                    command, -signal.SIGKILL, "", f"over {seconds:g} s"
+                )
+            return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _failure(found: subprocess.CompletedProcess[str]) -> str:
@@ -201,7 +220,10 @@ def _derivatives(options: argparse.Namespace) -> dict[str, Any]:
     chosen = ["--only", *options.only] if options.only else []
     chosen += ["--seconds", str(options.seconds)] if options.derivatives and options.seconds else []
     for _ in range(MOST_DEATHS):
-        found = _module("every_derivative", "--output", str(part), *chosen, seconds=3600)
+        found = _module(
+            "every_derivative", "--output", str(part), *chosen,
+            seconds=3600, is_stuck=functools.partial(is_stuck, part),
+        )  # fmt: skip
         if found.returncode >= 0:
             break
         print(f"  derivatives: {_failure(found)}; the next process goes on", file=sys.stderr)

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +16,7 @@ import pytest
 
 from tests.benchmarks.contenders import Answer, CannotError, Job
 from tests.benchmarks.limits import as_peer
-from tests.benchmarks.progress import Progress
+from tests.benchmarks.progress import HANGING_SECONDS, Progress, is_stuck
 from tests.benchmarks.run import used
 from tests.benchmarks.timing import FEWEST_TURNS, Peers, measure
 
@@ -79,6 +82,16 @@ def test_a_limit_counts_though_a_library_makes_another_error_of_it() -> None:
     assert record["status"] == "left out"
 
 
+def test_the_clock_of_processor_time_keeps_its_resolution_under_a_limit() -> None:
+    steps = []
+    with as_peer({}, 10.0):
+        end = time.process_time() + 0.05
+        while (before := time.process_time()) < end:
+            sum(range(1000))
+            steps.append(time.process_time() - before)
+    assert 0.0 < statistics.median(steps) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -122,6 +135,16 @@ def test_where_a_process_died_the_next_goes_on(tmp_path: Path) -> None:
     assert progress.death("qp10", "jacobian", "other peer") is None
     progress.finish()
     assert Progress(path).report == progress.report
+
+
+def test_who_stays_in_one_turn_is_stuck(tmp_path: Path) -> None:
+    path = tmp_path / "part.json"
+    assert not is_stuck(path)
+    Progress(path).announce(*PLACE)
+    assert not is_stuck(path)
+    long_ago = time.time() - HANGING_SECONDS - 1
+    os.utime(path.with_suffix(".turn"), (long_ago, long_ago))
+    assert is_stuck(path)
 
 
 def test_the_death_of_a_process_in_a_turn_of_ours_ends_the_run(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Peers:
 
     Attributes:
         names: of the jobs; the errors of all others end the run.
-        seconds: of processor time, which no turn of a peer may exceed.
+        seconds: which no turn of a peer may exceed.
         announce: called with the name of whose turn it is.
     """
 

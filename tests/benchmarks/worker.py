@@ -22,7 +22,7 @@ MEASURES = ("forward", "backward", "step", "layer backward")
 ONE_THREAD = "one thread"
 #: All data sets of a cell together.
 MOST_DATA_BYTES = 1.5e9
-#: Of processor time, for what a peer prepares and for each of its turns.
+#: For what a peer prepares and for each of its turns.
 PEER_SECONDS = 60.0
 MOST_MEMORY_GIBIBYTES = 16
 #: Three sets of 1024 are more instances than eight of 64: no cache holds them.
