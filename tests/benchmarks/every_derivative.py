@@ -32,7 +32,7 @@ CHECK_BATCH, NUM_SETS = 4, 4
 LIMIT = 1e-2
 #: Second differences of solutions that are right to 1e-10.
 SECOND_STEP = 1e-3
-#: For a check or a turn of a peer.
+#: For one call of a peer.
 LONGEST_CALL_SECONDS = 1.5
 #: The same, for its check or for one of its turns.
 PEER_SECONDS = 8.0
