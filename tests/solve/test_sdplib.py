@@ -12,9 +12,9 @@ from cvxlayer.errors import Status
 from cvxlayer.program.solution import SolvedBy
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.native import NativeBackend
-from tests.benchmarks.others import kkt_residual
 from tests.benchmarks.statuses import draw
 from tests.catalog import sdplib
+from tests.catalog.residuals import kkt_residual
 
 TOLERANCE = 1e-8
 #: The optimal values were published to six digits.
