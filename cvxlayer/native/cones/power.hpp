@@ -256,8 +256,8 @@ struct Power {
 
   /// ν > 0 with ν + 2α log(1 + ar) + 2ᾱ log(1 + br) = c, a = ᾱ/2α, b = α/2ᾱ and r = 1 − e^−ν.
   /// One step of sixth order from a quotient that is right to second order at 0 and to first at
-  /// infinity, and to 1.7 % between, for every α. Derivatives of the left side are sums of powers Sₖ:
-  /// 1 + S₁, −S₁ − S₂, S₁ + 3S₂ + 2S₃, … (Stirling's numbers, and factorials).
+  /// infinity, and to 1.7 % between, for every α. Derivatives of the left side are sums of powers
+  /// Sₖ: 1 + S₁, −S₁ − S₂, S₁ + 3S₂ + 2S₃, … (Stirling's numbers, and factorials).
   static V shadow(double alpha, V c) {
     const double beta = 1.0 - alpha, a = 0.5 * beta / alpha, b = 0.5 * alpha / beta;
     const double bend = 0.125 + 0.25 * (alpha * a * a + beta * b * b);
