@@ -56,6 +56,7 @@ struct Polish final : private Linearization<L> {
   using typename Base::V;
 
   M stored, moved_rows;  // lanes that were improved, and whose active rows are others by now
+  M refused;             // and whose last step came closer, but not within the tolerance
   V reached;             // the smallest of residual and complementarity so far
 
   /// Replace solutions by one Newton step from them wherever that is the better point: the
@@ -69,7 +70,7 @@ struct Polish final : private Linearization<L> {
     // The best iterate of a row that stalled later was not classified on the way.
     if (O::any(unclassified)) classify();
     const V before = reached = interior_residual();
-    stored = moved_rows = O::none();
+    stored = moved_rows = refused = O::none();
     settle_rows();
     const M all = valid;
     for (int step = 0;; ++step) {
@@ -90,7 +91,8 @@ struct Polish final : private Linearization<L> {
 
  private:
   /// Choose the lanes that take another step, with the rows active where v > 0 after the last,
-  /// which is taken even where the residual grew; and curved cones that came closer once more.
+  /// which is taken even where the residual grew; and curved cones that came closer once more,
+  /// though not close enough: convergence is quadratic.
   M follow_signs(M taken, V before, bool is_first) {
     const M open = valid & O::gt(residual_norm, O::splat(kPolished));
     valid = O::none();
@@ -107,20 +109,22 @@ struct Polish final : private Linearization<L> {
     moved_rows = moved_rows | changed;
     valid = changed;
     if (structure->num_cones > 0 && is_first)
-      valid = valid | (taken & open & ~O::lt(residual_norm, before));
+      valid = valid | (taken & open & (refused | ~O::lt(residual_norm, before)));
     return valid;
   }
 
   void store_better(const ProblemData& problem, const SolveResults& results,
                     const SolveSettings& settings, long first, int count) {
     const M better = valid & O::lt(residual_norm, reached);
+    refused = O::none();
     if (!O::any(better)) return;
     reached = O::select(better, residual_norm, reached);
     stored = stored | better;
     const Objective objective = evaluate_objective();
     for (int lane = 0; lane < count; ++lane) {
       if (!O::get_mask(better, lane)) continue;
-      store(problem, results, settings, first + lane, lane, objective);
+      const bool is_kept = store(problem, results, settings, first + lane, lane, objective);
+      O::set_mask(refused, lane, !is_kept);
     }
   }
 
@@ -170,8 +174,8 @@ struct Polish final : private Linearization<L> {
   /// (c_n, c_m) holds the residuals of the step that was taken, which is stored where these
   /// meet the tolerance, measured against the data alone, or none has grown in the user's
   /// units. A row that was short of the tolerance is solved if they meet it; a provisional one
-  /// that is not keeps its point, for the solver to go on from.
-  void store(const ProblemData& problem, const SolveResults& results, const SolveSettings& settings,
+  /// that is not keeps its point, for the solver to go on from. Returns whether it was stored.
+  bool store(const ProblemData& problem, const SolveResults& results, const SolveSettings& settings,
              long row, int lane, const Objective& objective) const {
     const LaneResiduals residuals = measure_lane(settings, objective, c_n, c_m, lane);
     const bool has_grown = !(residuals.primal <= results.primal_residual[row]) ||
@@ -179,12 +183,13 @@ struct Polish final : private Linearization<L> {
                            !(residuals.gap <= results.gap[row]);
     const bool is_provisional =
         results.status[row] == static_cast<std::int8_t>(Status::kProvisional);
-    if (!residuals.meet_tolerance && (has_grown || is_provisional)) return;
+    if (!residuals.meet_tolerance && (has_grown || is_provisional)) return false;
     store_lane(problem, results, row, lane, residuals);
     for (int i = 0; O::get_mask(moved_rows, lane) && i < structure->num_linear; ++i) {
       results.is_active.at(row, i) = O::get(root[i], lane) > 0.0;
     }
     if (residuals.meet_tolerance) results.status[row] = static_cast<std::int8_t>(Status::kSolved);
+    return true;
   }
 };
 
