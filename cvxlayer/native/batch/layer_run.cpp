@@ -77,9 +77,7 @@ void LayerRun::pull_back(const std::vector<RowBlock>& outputs_bar,
     return pull_back_rows(outputs_bar, theta_bar, residual, 0, batch_, threads_);
   }
   share_range(batch_, rows, threads_, [&](long begin, long end) {
-    for (long first = begin; first < end; first += rows) {
-      pull_back_rows(outputs_bar, theta_bar, residual, first, std::min(first + rows, end), 1);
-    }
+    pull_back_rows(outputs_bar, theta_bar, residual, begin, end, 1);
   });
 }
 

@@ -125,12 +125,7 @@ void apply_row(const std::vector<MapTerm>& terms, const double* base, double* ou
 void share_rows(long batch, long numbers, int threads,
                 const std::function<void(long, long)>& body) {
   const long piece = std::max<long>(1, kNumbersPerPiece / std::max<long>(1, numbers));
-  share_range(batch, piece, worthwhile_threads(numbers * batch, threads),
-              [&](long begin, long end) {
-                for (long first = begin; first < end; first += piece) {
-                  body(first, std::min(first + piece, end));
-                }
-              });
+  share_range(batch, piece, worthwhile_threads(numbers * batch, threads), body);
 }
 
 void apply_maps(const std::vector<MapTerm>& terms, const double* base, long base_stride,
@@ -146,14 +141,16 @@ void apply_maps(const std::vector<MapTerm>& terms, const double* base, long base
 }
 
 void sum_rows(const double* rows, long batch, long length, double* out, int threads) {
-  share_range(length, kColumnsPerPiece, worthwhile_threads(batch * length, threads),
-              [&](long begin, long end) {
-                std::fill(out + begin, out + end, 0.0);
-                for (long b = 0; b < batch; ++b) {
-                  const double* row = rows + b * length;
-                  for (long j = begin; j < end; ++j) out[j] += row[j];
-                }
-              });
+  threads = worthwhile_threads(batch * length, threads);
+  // One thread reads the rows as they lie in memory.
+  const long piece = threads == 1 ? std::max(length, 1L) : kColumnsPerPiece;
+  share_range(length, piece, threads, [&](long begin, long end) {
+    std::fill(out + begin, out + end, 0.0);
+    for (long b = 0; b < batch; ++b) {
+      const double* row = rows + b * length;
+      for (long j = begin; j < end; ++j) out[j] += row[j];
+    }
+  });
 }
 
 }  // namespace cvxlayer

@@ -19,7 +19,7 @@ void run_on_threads(int threads, const std::function<void(int)>& task);
 template <class Body>
 void share_range(long count, long piece, int threads, const Body& body) {
   if (threads <= 1 || count <= piece) {
-    if (count > 0) body(0L, count);
+    for (long begin = 0; begin < count; begin += piece) body(begin, std::min(begin + piece, count));
     return;
   }
   std::atomic<long> next{0};
