@@ -91,7 +91,7 @@ def run(solver: str, problem: str, batch: ConeProgramBatch) -> Record:
     objective = 0.5 * best.x @ (upper @ best.x + upper.T @ best.x - upper.diagonal() * best.x)
     return Record(
         problem, solver, best.status, best.iterations, seconds,
-        kkt_residual(batch, best.x, best.y), float(objective + q @ best.x),
+        kkt_residual(batch, best.x[None], best.y[None]), float(objective + q @ best.x),
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import clarabel
 import numpy as np
 
-from cvxlayer.cones import projection
 from cvxlayer.cones.product import ConeProduct
 from cvxlayer.program.batch import ConeProgramBatch
 from tests.benchmarks.forms import UpperTriangles
@@ -60,40 +59,6 @@ def solve(batch: ConeProgramBatch, tolerance: float) -> tuple[np.ndarray, np.nda
         points.append(solution.x)
         duals.append(solution.z)
     return np.array(points), upper.restore(np.array(duals))
-
-
-def _project(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> np.ndarray:
-    """Projection onto K, or onto K* (free where K is zero)."""
-    if dual:
-        return projection.project_dual(cones, point[None])[0]
-    return point + projection.project_dual(cones, -point[None])[0]  # Moreau
-
-
-def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float:
-    """Largest relative KKT residual of the batch, from x and y alone (s = b − Ax).
-
-    The maximum of: distance of s to K, distance of y to K*, ‖Px + Aᵀy + q‖∞ and |sᵀy|,
-    each relative to 1 + its largest term.
-    """
-    worst = 0.0
-    cones = batch.structure.cones
-    for index in range(batch.size):
-        upper, q, A, b = batch.instance(index)
-        P = upper + upper.T
-        P.setdiag(upper.diagonal())
-        xi, yi = x[index], y[index]
-        Px, Ax, ATy = P @ xi, A @ xi, A.T @ yi
-        s = b - Ax
-        size_primal = 1 + max(np.abs(Ax).max(), np.abs(b).max())
-        size_dual = 1 + max(np.abs(Px).max(), np.abs(ATy).max(), np.abs(q).max())
-        worst = max(
-            worst,
-            np.abs(s - _project(cones, s, dual=False)).max() / size_primal,
-            np.abs(yi - _project(cones, yi, dual=True)).max() / (1 + np.abs(yi).max()),
-            np.abs(Px + ATy + q).max() / size_dual,
-            abs(s @ yi) / (1 + abs(q @ xi) + abs(b @ yi)),
-        )
-    return float(worst)
 
 
 def relative_error(answer: np.ndarray, truth: np.ndarray) -> float:

@@ -9,13 +9,13 @@ import pytest
 
 from tests.benchmarks.catalog import ROBOTS, workloads
 from tests.benchmarks.reference import (
-    kkt_residual,
     parameter_directions,
     relative_error,
     solve,
 )
 from tests.benchmarks.verdict import GRADIENT_LIMIT, KKT_LIMIT
 from tests.benchmarks.workloads import Workload
+from tests.catalog.residuals import kkt_residual
 
 BATCH = 3
 #: Solutions of solvers that stop at 1e-8 differ by this much where curvature is small.

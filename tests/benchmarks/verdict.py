@@ -14,12 +14,12 @@ from tests.benchmarks.contenders import AbstractContender, DataSet
 from tests.benchmarks.reference import (
     Directions,
     data_directions,
-    kkt_residual,
     parameter_directions,
     relative_error,
     solve,
 )
 from tests.benchmarks.workloads import Workload
+from tests.catalog.residuals import kkt_residual
 
 KKT_LIMIT = 1e-7
 SOLUTION_LIMIT = 1e-3

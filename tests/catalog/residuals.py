@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvxlayer.cones import semidefinite
+from cvxlayer.cones import projection, semidefinite
 from cvxlayer.cones.product import ConeKind, ConeProduct
 from cvxlayer.program.batch import ConeProgramBatch
 
 
 def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float:
-    """Largest KKT residual of one instance from x and y alone (s = b − Ax).
+    """Largest KKT residual of the batch, from x (B, n) and y (B, m) alone (s = b − Ax).
 
     The maximum of the distances of s to K and of y to K*, of ‖Px + Aᵀy + q‖∞ and of
     |xᵀPx + qᵀx + bᵀy|, each relative to 1 + its largest term.
     """
-    upper, q, A, b = batch.instance(0)
+    return max(_row_residual(batch, row, x[row], y[row]) for row in range(batch.size))
+
+
+def _row_residual(batch: ConeProgramBatch, row: int, x: np.ndarray, y: np.ndarray) -> float:
+    upper, q, A, b = batch.instance(row)
     is_present = np.isfinite(b)
     P = upper + upper.T
     P.setdiag(upper.diagonal())
@@ -24,12 +28,13 @@ def kkt_residual(batch: ConeProgramBatch, x: np.ndarray, y: np.ndarray) -> float
     slack = np.where(is_present, b - Ax, 0.0)
     cones, finite = batch.structure.cones, np.where(is_present, b, 0.0)
     terms = [float(x @ Px), float(q @ x), float(finite @ y)]
-    return max(
+    found = (
         distance(cones, slack, dual=False) / (1 + _largest(Ax, finite)),
         distance(cones, y, dual=True) / (1 + _largest(y)),
         _largest(Px + Aty + q) / (1 + _largest(Px, Aty, q)),
         abs(sum(terms)) / (1 + max(map(abs, terms))),
     )
+    return max(found) if np.isfinite([*found, *x, *y]).all() else np.inf
 
 
 def distance(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> float:
@@ -44,7 +49,8 @@ def distance(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> float:
         elif cone.kind is ConeKind.SEMIDEFINITE:
             worst = max(worst, -float(np.linalg.eigvalsh(semidefinite.unpack(part[None])[0])[0]))
         else:
-            raise NotImplementedError(f"distance to the cone {cone.kind.name}")
+            nearest = (projection.project_dual if dual else projection.project)(cones, point[None])
+            worst = max(worst, _largest(point[cone.rows] - nearest[0, cone.rows]))
     return worst
 
 
