@@ -219,6 +219,15 @@ class Evaluator:
         self.__dict__.update(state, number=next(_numbers))
         _evaluators[self.number] = self
 
+    @functools.cached_property
+    def is_linear_in_core(self) -> bool:
+        """Whether our engine alone does it all: exact derivatives, inputs and outputs affine."""
+        return (
+            self.options.is_native
+            and self.options.derivative is DerivativeMode.EXACT
+            and self.program.is_linear
+        )
+
     def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """Return one value per parameter in call order; see `bind_values`."""
         return bind_values(self.rules, positional, named)

@@ -17,7 +17,6 @@ import numpy as np
 from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.inputs import InputRule, check_value
 from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
-from cvxlayer.options import DerivativeMode
 from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.engine import count_threads
 from cvxlayer.program.native_program import NativeRun
@@ -59,12 +58,12 @@ class PlainCall:
 
     def pull_back_outputs(
         self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
-    ) -> tuple[np.ndarray | None, ...]:
+    ) -> list[np.ndarray | None]:
         """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
-        bars = tuple(
+        bars = [
             np.empty(value.shape) if need else None
             for value, need in zip(self.inputs, needs, strict=True)
-        )
+        ]
         residual = self.run.pull_back(cotangents, bars, LARGE_ADJOINT_RESIDUAL)
         if residual is not None:
             # Whoever asks for the report may have changed the inputs by then.
@@ -91,7 +90,7 @@ def evaluate_plainly(
     A `PlainCall` has outputs and their adjoint alone, not the value or other duals.
     """
     settings = evaluator.settings_of(solver_args)
-    if warm_start is None and _is_ordinary(evaluator, settings):
+    if warm_start is None and evaluator.is_linear_in_core and not settings.verbose:
         batch_shape = _common_batch(evaluator.rules, arrays)
         run = None
         if batch_shape is not None:
@@ -114,7 +113,7 @@ def _run(
     for rule, array, epsilon in zip(evaluator.rules, arrays, epsilons, strict=True):
         if rule.has_domain:
             check_value(rule, array, epsilon, threads)
-    outputs = tuple(np.empty(batch_shape + spec.shape) for spec in evaluator.program.outputs)
+    outputs = tuple([np.empty(batch_shape + spec.shape) for spec in evaluator.program.outputs])
     return NativeRun.of(
         evaluator.program.native,
         arrays,
@@ -128,16 +127,6 @@ def _run(
             threads,
             settings.extra.get("width", 0),
         ),
-    )
-
-
-def _is_ordinary(evaluator: Evaluator, settings: Settings) -> bool:
-    options = evaluator.options
-    return (
-        options.is_native
-        and options.derivative is DerivativeMode.EXACT
-        and evaluator.program.is_linear
-        and not settings.verbose
     )
 
 

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], tuple[np.ndarray | None, ...]]
+PullBack = Callable[[Sequence[np.ndarray | None], Sequence[bool]], Sequence[np.ndarray | None]]
 """(cotangents of some arrays, which inputs need one) ↦ cotangents of the inputs."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(NamedTuple):
     """Some arrays of an answer with the adjoint of the map from the inputs to them.
 
     Attributes:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd import Function
 
+_is_legacy = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+
 
 class MapInfo(NamedTuple):
     """What a `vmap` rule is told, as by `torch.func`."""
@@ -24,8 +26,7 @@ class MapInfo(NamedTuple):
 
 def is_batched(tensors: Sequence[torch.Tensor | None]) -> bool:
     """Tell whether some tensor is a batch of the older `vmap`."""
-    is_legacy = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
-    return any(tensor is not None and is_legacy(tensor) for tensor in tensors)
+    return any(tensor is not None and _is_legacy(tensor) for tensor in tensors)
 
 
 def apply_rule(

@@ -14,20 +14,19 @@ from cvxlayer.evaluation import Evaluator
 from cvxlayer.program.parameters import ParameterSpec
 from cvxlayer.reading import Reading
 
-_EPSILON = {
-    dtype: torch.finfo(dtype).eps
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-}
+_REALS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+_CPU = torch.device("cpu")
 _INTEGERS = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
-_FLOAT64_EPSILON = _EPSILON[torch.float64]
 # Complex dtypes, with the real one of their parts; and back, where there is one.
 _REAL_OF = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 _COMPLEX_OF = {real: number for number, real in _REAL_OF.items()}
+_EPSILON = {dtype: torch.finfo(dtype).eps for dtype in (*_REALS, *_REAL_OF)}
+_FLOAT64_EPSILON = _EPSILON[torch.float64]
 
 
 def to_gradient(array: np.ndarray, tensor: torch.Tensor) -> torch.Tensor:
     """Return a gradient for an input; a real value of a complex parameter has a real one."""
-    if array.dtype.kind == "c" and not tensor.dtype.is_complex:
+    if array.dtype.kind == "c" and not tensor.is_complex():
         array = np.ascontiguousarray(np.real(array))
     return to_tensor(array, tensor.dtype, tensor.device)
 
@@ -44,27 +43,29 @@ def to_tensors(
 ) -> tuple[torch.Tensor, ...]:
     """Return the arrays of a reading as tensors on the device of the inputs."""
     device = inputs[0].device if inputs else torch.get_default_device()
-    return tuple(to_tensor(array, dtype, device) for array in reading.arrays)
+    return tuple([to_tensor(array, dtype, device) for array in reading.arrays])
 
 
 def to_tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return an array as a tensor of a dtype; a complex one becomes complex all the same."""
     tensor = torch.from_numpy(array)
-    if array.dtype.kind == "c" and not dtype.is_complex:
-        dtype = _COMPLEX_OF.get(dtype, torch.complex64)
     # Asked first, because a `.to` that has nothing to do costs as much as `from_numpy`.
-    if dtype is tensor.dtype and device.type == "cpu":
+    if dtype is tensor.dtype and device == _CPU:
         return tensor
+    if tensor.is_complex() and not dtype.is_complex:
+        dtype = _COMPLEX_OF.get(dtype, torch.complex64)
     return tensor.to(device=device, dtype=dtype)
 
 
 def as_tensors(
     evaluator: Evaluator, values: Sequence[Any]
-) -> tuple[list[torch.Tensor], torch.dtype]:
+) -> tuple[Sequence[torch.Tensor], torch.dtype]:
     """Return the values as tensors on one device, and the dtype of real results.
 
     Python numbers are allowed and, as elsewhere in PyTorch, do not take part in promotion.
     """
+    if all(map(_is_ordinary, values)):
+        return values, torch.float64
     dtype: torch.dtype | None = None
     first: torch.Tensor | None = None
     for rule, value in zip(evaluator.rules, values, strict=True):
@@ -96,6 +97,16 @@ def as_tensors(
     return tensors, dtype
 
 
+def _is_ordinary(value: Any) -> bool:
+    """Tell whether a value is what most calls bring, and any parameter takes."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype is torch.float64
+        and value.is_cpu
+        and value.layout is torch.strided
+    )
+
+
 def _check_tensor(spec: ParameterSpec, tensor: torch.Tensor, first: torch.Tensor | None) -> None:
     name = spec.name
     if first is not None and tensor.device != first.device:
@@ -104,7 +115,7 @@ def _check_tensor(spec: ParameterSpec, tensor: torch.Tensor, first: torch.Tensor
             f"{first.device}. Move all values to one device."
         )
     is_complex = spec.is_complex and tensor.dtype in _REAL_OF
-    if not is_complex and tensor.dtype not in _EPSILON and tensor.dtype not in _INTEGERS:
+    if not is_complex and tensor.dtype not in _REALS and tensor.dtype not in _INTEGERS:
         allowed = "complex64, complex128 or real" if spec.is_complex else "real"
         raise ParameterValueError(
             f"The value of `{name}` has the dtype {tensor.dtype}; it must be {allowed}: float16, "
@@ -121,7 +132,7 @@ def _check_tensor(spec: ParameterSpec, tensor: torch.Tensor, first: torch.Tensor
 
 def machine_epsilon(tensor: torch.Tensor) -> float:
     """Return the machine epsilon of a value: what counts as rounding in it."""
-    return _EPSILON.get(_REAL_OF.get(tensor.dtype, tensor.dtype), _FLOAT64_EPSILON)
+    return _EPSILON.get(tensor.dtype, _FLOAT64_EPSILON)
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:

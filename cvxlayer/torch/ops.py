@@ -150,21 +150,18 @@ class _Solve(Function):
     """θ ↦ (call, *outputs): solve, and pull cotangents back through the solution."""
 
     @staticmethod
-    def forward(request: _Request, *tensors: torch.Tensor) -> tuple[Any, ...]:
+    def forward(ctx: Any, request: _Request, *tensors: torch.Tensor) -> tuple[Any, ...]:
         epsilons = [machine_epsilon(tensor) for tensor in tensors]
         arrays = [to_numpy(tensor) for tensor in tensors]
         made = request.evaluate(
             request.evaluator, arrays, epsilons, request.solver_args, request.warm_start
         )
-        return (made, *to_tensors(made.read_outputs(), request.dtype, tensors))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         ctx.set_materialize_grads(False)
         # Saved although what was made has its own copy: PyTorch then refuses a backward
         # pass after an input was changed in place.
-        ctx.save_for_backward(*inputs[1:])
-        ctx.at = inputs[0], output[0]
+        ctx.save_for_backward(*tensors)
+        ctx.at = request, made
+        return (made, *to_tensors(made.read_outputs(), request.dtype, tensors))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -183,17 +180,12 @@ class _Read(Function):
 
     @staticmethod
     def forward(
-        reading: Reading, again: Any, dtype: torch.dtype, *tensors: torch.Tensor
+        ctx: Any, reading: Reading, again: Any, dtype: torch.dtype, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        del again
-        return to_tensors(reading, dtype, tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        del output
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[3:])
-        ctx.pull_back, ctx.again = inputs[0].pull_back, inputs[1]
+        ctx.save_for_backward(*tensors)
+        ctx.pull_back, ctx.again = reading.pull_back, again
+        return to_tensors(reading, dtype, tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -210,9 +202,10 @@ def _gradients(
     needs: Sequence[bool],
     inputs: Sequence[Any],
     cotangents: Sequence[torch.Tensor | None],
-) -> tuple[torch.Tensor | None, ...]:
+) -> list[torch.Tensor | None]:
     arrays = [None if bar is None else to_numpy(bar) for bar in cotangents]
-    return tuple(
+    gradients = pull_back(arrays, needs)
+    return [
         None if gradient is None else to_gradient(gradient, tensor)
-        for tensor, gradient in zip(inputs, pull_back(arrays, needs), strict=True)
-    )
+        for tensor, gradient in zip(inputs, gradients, strict=True)
+    ]
