@@ -50,16 +50,15 @@ struct HsdeSolver {
     V primal, primal_terms, b, dual, dual_terms, q, Px, Aty, Ax_s, x, y;
   } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
-  V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *scratch_m, *gradient;
-  V* work_n;
-  V d_tau, d_kappa, mu, sigma;
+  V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *scratch_m, *gradient, *work_n;
+  V d_tau, d_kappa, mu, sigma, x_P_x, q_x, b_y, denominator, step_taken;
   BestIterate<L> best;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
   M is_active, is_starting;
   // The merits that make a row inaccurate, hand it to the polish, and end it.
   double inaccurate_merit, provisional_merit, goal;
-  bool is_careful;
+  bool is_careful, is_A_written;
   long instance[W];
   int iterations[W];
 
@@ -126,6 +125,7 @@ struct HsdeSolver {
       O::set_mask(is_active, lane, !spare);
     }
     data.load_lanes(problem, scales, lanes, false);
+    is_A_written = false;
     for (int lane = 0; lane < W; ++lane) begin_lane(lanes.row[lane], lane);
   }
 
@@ -208,6 +208,7 @@ struct HsdeSolver {
       } else {
         const long row = queue.pop();
         data.load(problem, scales, row, lane, !reload_matrices);
+        is_A_written &= !reload_matrices;
         begin_lane(row, lane);
         refilled = true;
       }
@@ -360,7 +361,8 @@ struct HsdeSolver {
     const V delta = refinement.next_delta();
     kkt.begin_assembly(data.P, data.A, delta);
     kkt.condensed_delta = refinement.condensed_delta;
-    kkt.write_A(data.A);
+    kkt.write_A(data.A, is_A_written);
+    is_A_written = true;
     scaling.assemble(data.A, kkt);
     kkt.factor.factorize(delta);
   }
@@ -493,8 +495,6 @@ struct HsdeSolver {
     tau = O::select(moves, tau + alpha * d_tau, tau);
     kappa = O::select(moves, kappa + alpha * d_kappa, kappa);
   }
-
-  V x_P_x, q_x, b_y, denominator, step_taken;
 };
 
 }  // namespace cvxlayer::CVXLAYER_ISA

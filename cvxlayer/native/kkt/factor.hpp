@@ -12,7 +12,8 @@
 namespace cvxlayer::CVXLAYER_ISA {
 
 /// LDLᵀ factors of one matrix per lane. Owns no memory.
-///   storage  panels as laid out by `Symbolic`; holds K on entry, L (unit diagonal) after
+///   storage  panels as laid out by `Symbolic`; holds K on entry, L (unit diagonal) after,
+///            but in diagonal supernodes still K, which is LD
 ///   pivot    D by pivot position, regularized;  inverse  1 / D
 ///   update   `scratch` entries;  rows  one offset per row of the tallest panel
 template <class L>
@@ -66,15 +67,11 @@ struct Factor {
     }
   }
 
-  /// Solve L D Lᵀ x = r for `count` right-hand sides, one after the other: entry i of side c is
+  /// Solve L D Lᵀ x = r for `count` ≤ 4 right-hand sides, one after the other: entry i of side c is
   /// x[c * dim + i]; i is the pivot position.
   template <int count>
   void solve_in_place(V* x) const {
     for (int k = 0; k < symbolic.num_nodes; ++k) forward<count>(symbolic.nodes[k], x);
-    for (int c = 0; c < count; ++c) {
-      V* side = x + static_cast<long>(c) * symbolic.dim;
-      for (int i = 0; i < symbolic.dim; ++i) side[i] *= inverse[i];
-    }
     for (int k = symbolic.num_nodes - 1; k >= 0; --k) backward<count>(symbolic.nodes[k], x);
   }
 
@@ -95,13 +92,8 @@ struct Factor {
     for (int c = 0; c < node.width; ++c) {
       accept_pivot(panel[c], node.first + c, floor);
     }
-    V* below = panel + node.width;
-    const V* scale = inverse + node.first;
-    for (int i = 0; i < node.num_below; ++i) {
-      for (int c = 0; c < node.width; ++c) below[static_cast<long>(i) * node.width + c] *= scale[c];
-    }
     if constexpr (L::width == 1) {
-      PackedPanel{packed, node.width}.copy<true>(below, node.num_below);
+      PackedPanel{packed, node.width}.copy<true>(panel + node.width, node.num_below);
     }
   }
 
@@ -115,8 +107,8 @@ struct Factor {
         int column[4];
         for (int j = 0; j < block; ++j) {
           column[j] = begin + j;
-          unscale_row(panel + static_cast<long>(begin + j) * width, node.first, begin,
-                      update + static_cast<long>(j) * begin);
+          scale_row(panel + static_cast<long>(begin + j) * width, pivot + node.first, begin,
+                    update + static_cast<long>(j) * begin);
         }
         subtract_strip(panel, rows + begin, column, height - begin, block,
                        panel + static_cast<long>(begin) * width, width, update, begin, begin);
@@ -125,9 +117,13 @@ struct Factor {
     }
   }
 
-  /// out = row · D, the unnormalized row of the factor.
-  CVXLAYER_INLINE void unscale_row(const V* row, int first, int count, V* out) const {
-    for (int k = 0; k < count; ++k) out[k] = row[k] * pivot[first + k];
+  CVXLAYER_INLINE static void scale_row(const V* row, const V* scale, int count, V* out) {
+    for (int k = 0; k < count; ++k) out[k] = row[k] * scale[k];
+  }
+
+  /// What makes a stored row LD of L, or L of LD: LDLᵀ is the row as it is times the other.
+  const V* other_scale(const Supernode& node) const {
+    return (node.is_diagonal ? inverse : pivot) + node.first;
   }
 
   void factorize_block(const Supernode& node, V* panel, int begin, int block, V floor) {
@@ -172,8 +168,8 @@ struct Factor {
         int column[4];
         for (int j = 0; j < block; ++j) {
           column[j] = pivots[begin + j] - target.first;
-          unscale_row(below + static_cast<long>(begin + j) * width, node.first, width,
-                      update + static_cast<long>(j) * width);
+          scale_row(below + static_cast<long>(begin + j) * width, other_scale(node), width,
+                    update + static_cast<long>(j) * width);
         }
         subtract_strip(storage + target.panel, rows + begin, column, node.num_below - begin, block,
                        below + static_cast<long>(begin) * width, width, update, width, width);
@@ -190,7 +186,7 @@ struct Factor {
     for (int begin = 0; begin < width; begin += kStrip) {
       const int block = width - begin < kStrip ? width - begin : kStrip;
       if (begin > 0) {
-        unscale_packed(panel, node.first, begin, block, begin);
+        scale_packed(panel, pivot + node.first, begin, block, begin);
         with_strip(block, [&](auto strip) {
           constexpr int NR = decltype(strip)::size;
           subtract_packed<NR>(OwnColumns<NR>{panel, begin}, panel, begin, height, update, begin);
@@ -222,20 +218,20 @@ struct Factor {
     }
   }
 
-  /// update[k][j] = (row + j)_k · D_k for k < count.
-  CVXLAYER_INLINE void unscale_packed(const PackedPanel& panel, int first, int row, int block,
-                                      int count) const {
+  /// update[k][j] = (row + j)_k · scale_k for k < count.
+  CVXLAYER_INLINE void scale_packed(const PackedPanel& panel, const double* scale, int row,
+                                    int block, int count) const {
     if (block == kStrip && row % kWide + kStrip <= kWide) {
       const double* entry = &panel.at(row, 0);
       for (int k = 0; k < count; ++k) {
         *reinterpret_cast<StripEntries*>(update + k * kStrip) =
-            *reinterpret_cast<const StripEntries*>(entry + k * kWide) * pivot[first + k];
+            *reinterpret_cast<const StripEntries*>(entry + k * kWide) * scale[k];
       }
       return;
     }
     for (int j = 0; j < block; ++j) {
       const double* entry = &panel.at(row + j, 0);
-      for (int k = 0; k < count; ++k) update[k * kStrip + j] = entry[k * kWide] * pivot[first + k];
+      for (int k = 0; k < count; ++k) update[k * kStrip + j] = entry[k * kWide] * scale[k];
     }
   }
 
@@ -299,7 +295,7 @@ struct Factor {
         const int block = segment.end - begin < kStrip ? segment.end - begin : kStrip;
         int column[kStrip];
         for (int j = 0; j < block; ++j) column[j] = pivots[begin + j] - target.first;
-        unscale_packed(panel, node.first, head + begin, block, width);
+        scale_packed(panel, other_scale(node), head + begin, block, width);
         with_strip(block, [&](auto strip) {
           constexpr int NR = decltype(strip)::size;
           const OtherPanel<NR> other{storage + target.panel, rows, column, head + begin, end};
@@ -314,7 +310,15 @@ struct Factor {
     const int width = node.width;
     const V* row = storage + node.panel;
     V* own = x + node.first;
-    if (!node.is_diagonal) {
+    long stride = symbolic.dim;
+    if (node.is_diagonal) {
+      // The rows below are LD, so that what they meet is D⁻¹ times the sides.
+      for (int c = 0; c < count; ++c) {
+        scale_row(own + c * stride, inverse + node.first, width, update + c * width);
+      }
+      own = update;
+      stride = width;
+    } else {
       int i = 0;
       for (; i + 4 <= width; i += 4) forward_block<4, count>(row, width, i, own);
       for (; i < width; ++i) forward_block<1, count>(row, width, i, own);
@@ -323,10 +327,10 @@ struct Factor {
     const int* pivots = symbolic.below_rows + node.below;
     int i = 0;
     for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
-      forward_rows<4, count>(row, width, own, pivots + i, x);
+      forward_rows<4, count>(row, width, own, stride, pivots + i, x);
     }
     for (; i < node.num_below; ++i, row += width) {
-      forward_rows<1, count>(row, width, own, pivots + i, x);
+      forward_rows<1, count>(row, width, own, stride, pivots + i, x);
     }
   }
 
@@ -347,20 +351,22 @@ struct Factor {
   }
 
   template <int R, int count>
-  CVXLAYER_INLINE void forward_rows(const V* row, int width, const V* own, const int* pivots,
-                                    V* x) const {
+  CVXLAYER_INLINE void forward_rows(const V* row, int width, const V* own, long stride,
+                                    const int* pivots, V* x) const {
     V sum[R][count];
-    multiply_tile<R, count>(row, width, own, symbolic.dim, width, sum);
+    multiply_tile<R, count>(row, width, own, stride, width, sum);
     for (int c = 0; c < count; ++c) {
       V* side = x + static_cast<long>(c) * symbolic.dim;
       for (int r = 0; r < R; ++r) side[pivots[r]] -= sum[r][c];
     }
   }
 
+  /// Solve D Lᵀ x = r of a supernode.
   template <int count>
   void backward(const Supernode& node, V* x) const {
     const int width = node.width;
     V* own = x + node.first;
+    if (!node.is_diagonal) divide_by_pivots<count>(node, own);
     const V* row = storage + node.panel + static_cast<long>(node.head_rows()) * width;
     const int* pivots = symbolic.below_rows + node.below;
     int i = 0;
@@ -370,10 +376,19 @@ struct Factor {
     for (; i < node.num_below; ++i, row += width) {
       backward_rows<1, count>(row, width, width, pivots + i, x, own);
     }
-    if (node.is_diagonal) return;
+    if (node.is_diagonal) return divide_by_pivots<count>(node, own);
     const V* panel = storage + node.panel;
     for (i = width; i % 4 != 0; --i) backward_block<1, count>(panel, width, i - 1, own);
     for (; i > 0; i -= 4) backward_block<4, count>(panel, width, i - 4, own);
+  }
+
+  template <int count>
+  CVXLAYER_INLINE void divide_by_pivots(const Supernode& node, V* own) const {
+    const V* scale = inverse + node.first;
+    for (int c = 0; c < count; ++c) {
+      V* side = own + static_cast<long>(c) * symbolic.dim;
+      for (int i = 0; i < node.width; ++i) side[i] *= scale[i];
+    }
   }
 
   /// Rows i, …, i + R − 1 of the transposed unit triangle, and what they take from those above.

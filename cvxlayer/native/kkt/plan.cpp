@@ -260,7 +260,16 @@ void Structure::place_cones(Plan& plan, const Numbering& index, bool mixes_cone_
 
 void Structure::build_runs(Plan& plan) const {
   plan.P_run = find_runs(plan.P_entry);
-  plan.A_run = find_runs(plan.A_entry);
+  const SymbolicView symbolic = plan.symbolic->view();
+  // What a factorization leaves as it is comes first.
+  std::vector<long> kept = plan.A_entry, others = plan.A_entry;
+  for (size_t k = 0; k < kept.size(); ++k) {
+    const bool is_kept = kept[k] >= 0 && symbolic.node_at(kept[k]).is_diagonal;
+    (is_kept ? others : kept)[k] = -1;
+  }
+  plan.A_run = find_runs(kept);
+  plan.num_kept_A_runs = static_cast<int>(plan.A_run.size());
+  for (const EntryRun& run : find_runs(others)) plan.A_run.push_back(run);
   std::vector<bool> is_assigned(static_cast<size_t>(plan.symbolic->storage()), false);
   auto assign = [&](const std::vector<long>& entries, size_t count) {
     for (size_t k = 0; k < count; ++k) {
@@ -273,7 +282,6 @@ void Structure::build_runs(Plan& plan) const {
   assign(plan.border_diagonal, plan.border_diagonal.size());
   assign(plan.border_entry, plan.border_entry.size());
   // The upper part of a dense diagonal block is never read.
-  const SymbolicView symbolic = plan.symbolic->view();
   for (int k = 0; k < symbolic.num_nodes; ++k) {
     const Supernode& node = symbolic.nodes[k];
     for (int i = 0; i < node.width && !node.is_diagonal; ++i) {

@@ -33,6 +33,7 @@ struct KktPlan {
   // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
   const EntryRun *P_run, *A_run, *clear_run;
   int num_P_runs, num_A_runs, num_clear_runs;
+  int num_kept_A_runs;          // the first ones, which a factorization leaves as they are
   const long* condensed_entry;  // per condensed cone: pairs (i, j ≥ i) of its columns
   // Per bordered cone, its stiff row before its soft one: pivot positions, diagonals, and the
   // entries of both in each column of its union.
@@ -107,6 +108,7 @@ class Structure {
         condensed_entry, border_diagonal, border_entry;
     std::vector<int> border_position;
     std::vector<EntryRun> P_run, A_run, clear_run;
+    int num_kept_A_runs = 0;
     std::vector<int> folded_index;
     std::vector<FoldedCone> folded;
     std::vector<FoldedEntry> folded_entry;

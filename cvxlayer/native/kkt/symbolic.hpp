@@ -46,6 +46,16 @@ struct SymbolicView {
   const signed char* sign;  // by pivot position
   long storage;             // entries of all panels
   long scratch;             // entries of the update buffer
+
+  /// The supernode in whose panel an entry of the storage lies.
+  const Supernode& node_at(long entry) const {
+    int below = 0, above = num_nodes;
+    while (above - below > 1) {
+      const int middle = (below + above) / 2;
+      (nodes[middle].panel <= entry ? below : above) = middle;
+    }
+    return nodes[below];
+  }
 };
 
 struct PermutedPattern;

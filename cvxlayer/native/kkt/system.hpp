@@ -78,8 +78,12 @@ struct KktSystem {
     }
   }
 
-  /// Write the entries of A that stand alone.
-  void write_A(const V* A) { write_runs(plan->A_run, plan->num_A_runs, A); }
+  /// Write the entries of A that stand alone. Where they were `written` before and A is the same,
+  /// only those that a factorization overwrites.
+  void write_A(const V* A, bool written) {
+    const int first = written ? plan->num_kept_A_runs : 0;
+    write_runs(plan->A_run + first, plan->num_A_runs - first, A);
+  }
 
   /// Write H of a row that is not a singleton, regularized.
   CVXLAYER_INLINE void set_row_diagonal(int row, V h) {
