@@ -148,9 +148,10 @@ struct Refinement {
       for (int i = 0; i < view.m; ++i) {
         const V wanted = bottom(i);
         bottom_m[i] += wanted - work_m[i];
-        missing = O::max(missing, O::abs(bottom_m[i]));
         size = O::max(size, O::abs(wanted));
       }
+      scaling.add_condensed(v, active, bottom_m);
+      for (int i = 0; i < view.m; ++i) missing = O::max(missing, O::abs(bottom_m[i]));
       if (pass == 1 && !refines_once) {
         unresolved = unresolved | (lost_pivots & running & O::gt(missing, kNoAnswer * size));
       }
