@@ -23,6 +23,8 @@ HARD = [
     ("redundant", "linear", 12),
     ("unbounded, badly scaled", "quadratic", 3),
     ("unbounded, badly scaled", "mixed", 7),
+    ("barely infeasible", "semidefinite", 3),
+    ("rank-deficient", "semidefinite", 6),
 ]
 
 

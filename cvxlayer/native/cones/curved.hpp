@@ -42,6 +42,7 @@
 //   recover(r, out)            out = B r;  out may be r
 //   couple(z)                  z ← G z
 //   complete(dy, shift, feasible, ds)  (scaling only) ds from both of its equations
+//   add_visible_product(v, lanes, r)   (scaling only) r += H v, less what is only rounding of v
 //
 // A *bordered* cone, a large second-order one, has no block either; see kkt/border.hpp:
 //   border(v, delta, zeta)     its numbers there, and ζ; v as in `apply`, not read by a scaling

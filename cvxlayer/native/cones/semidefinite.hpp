@@ -11,6 +11,7 @@
 #include "../linalg/spectral.hpp"
 #include "kind.hpp"
 #include "semidefinite_curvature.hpp"
+#include "semidefinite_frame.hpp"
 #include "semidefinite_schur.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
@@ -30,66 +31,6 @@ CVXLAYER_INLINE typename L::V bounded_stiffness(typename L::V first, typename L:
   return O::select(O::ge(high, one), low, O::max(low, least)) * O::max(high, least);
 }
 
-/// svec and what is linear in it. A full matrix is k × k, row-major.
-template <class L>
-struct SymmetricVector {
-  using V = typename L::V;
-  using D = Dense<L>;
-  static constexpr double kRootTwo = 1.4142135623730951;
-
-  static void unpack(const V* u, int k, V* full) {
-    for (int j = 0; j < k; ++j) {
-      full[j * k + j] = *u++;
-      for (int i = j + 1; i < k; ++i) full[i * k + j] = full[j * k + i] = *u++ * (1 / kRootTwo);
-    }
-  }
-
-  /// put(a, svec(X)ₐ) for every a.
-  template <class Put>
-  static CVXLAYER_INLINE void pack(const V* full, int k, const Put& put) {
-    int a = 0;
-    for (int j = 0; j < k; ++j) {
-      put(a++, full[j * k + j]);
-      for (int i = j + 1; i < k; ++i) put(a++, kRootTwo * full[j * k + i]);
-    }
-  }
-};
-
-/// Eigenvectors and functions of them. Owns nothing.
-///   rows  vᵢ in row i;  columns  its transpose;  work  2k²
-template <class L>
-struct EigenFrame {
-  using V = typename L::V;
-  using D = Dense<L>;
-  using Svec = SymmetricVector<L>;
-
-  int k;
-  V *rows, *columns, *work;
-
-  /// out = Q (f ∘ Qᵀu) on vectors, f(i) an entry of a symmetric k × k matrix and Q the change
-  /// from coordinates in the basis (vᵢ). out may be u.
-  template <class Function>
-  CVXLAYER_INLINE void weigh(const V* u, V* out, const Function& f) const {
-    V *full = work, *other = work + k * k;
-    Svec::unpack(u, k, full);
-    D::congruence(rows, full, k, other, full);
-    for (int i = 0; i < k * k; ++i) full[i] *= f(i);
-    D::congruence(columns, full, k, other, full);
-    Svec::pack(full, k, [&](int a, V value) { out[a] = value; });
-  }
-
-  /// out = Σ f(i) vᵢvᵢᵀ, f(i) a number of eigenvalue i.
-  template <class Function>
-  CVXLAYER_INLINE void sum(const Function& f, V* out) const {
-    for (int i = 0; i < k; ++i) work[i] = f(i);
-    V* weighted = work + k;  // up to k² of them: work is longer than k² + k
-    for (int a = 0; a < k; ++a) {
-      for (int i = 0; i < k; ++i) weighted[a * k + i] = columns[a * k + i] * work[i];
-    }
-    D::multiply_symmetric(weighted, columns, k, out);
-  }
-};
-
 /// The scaling of one cone; the contract is in curved.hpp. W u = svec(Rᵀ U R), with RᵀYR =
 /// R⁻¹SR⁻ᵀ = Λ diagonal, so H = WᵀW is U ↦ G U G with G = RRᵀ = Σ γᵢ vᵢvᵢᵀ.
 template <class L>
@@ -103,6 +44,8 @@ struct SemidefiniteScaling {
 
   // A difference of that size beside Λ does not shorten a step.
   static constexpr double kAbsorbed = 0.1;
+  // What rounding makes of a coordinate, beside the largest.
+  static constexpr double kHidden = 1e-15;
 
   const CurvedCone& cone;
   V *state, *scratch;
@@ -158,6 +101,15 @@ struct SemidefiniteScaling {
     transform(root_transposed(), v, work(0));
     D::congruence(root(), work(0), order(), work(1), work(0));
     Svec::pack(work(0), order(), [&](int a, V value) { out[a] += coefficient * value; });
+  }
+
+  /// r += H v; in the lanes given, 0 in the coordinates of the basis (vᵢ) where less is left than
+  /// rounding of v makes there. H magnifies it: that is no error of v but one of the sum.
+  void add_visible_product(const V* v, M lanes, V* r) const {
+    V* visible = work(2);
+    if (O::any(lanes)) find_visible_sum(v, r, visible);
+    if (O::any(~lanes)) add_product(v, 1.0, r);
+    for (int a = 0; a < cone.size; ++a) r[a] = O::select(lanes, visible[a], r[a]);
   }
 
   V squared_norm(const V* v) const {
@@ -282,6 +234,23 @@ struct SemidefiniteScaling {
   void transform(const V* b, const V* u, V* out) const {
     Svec::unpack(u, order(), out);
     D::congruence(b, out, order(), work(5), out);
+  }
+
+  void find_visible_sum(const V* v, const V* r, V* out) const {
+    const int k = order();
+    const V* g = gamma();
+    V *total = work(0), *other = work(1), largest{};
+    transform(frame().rows, r, total);
+    transform(frame().rows, v, other);
+    for (int i = 0; i < square(); ++i) largest = O::max(largest, O::abs(other[i]));
+    for (int i = 0; i < k; ++i) {
+      for (int j = 0; j < k; ++j) {
+        const V h = g[i] * g[j], sum = total[i * k + j] + h * other[i * k + j];
+        total[i * k + j] = O::select(O::gt(O::abs(sum), kHidden * largest * h), sum, V{});
+      }
+    }
+    D::congruence(frame().columns, total, k, other, total);
+    Svec::pack(total, k, [&](int a, V value) { out[a] = value; });
   }
 
   /// 1/α of the longest step α from Λ along B du Bᵀ, at least `floor`.

@@ -77,12 +77,21 @@ struct ConeScaling {
     });
   }
 
-  /// out = H v, unregularized.
+  /// out = H v, unregularized; 0 on condensed cones.
   void multiply(const V* v, V* out) const {
     for (int i = 0; i < num_linear(); ++i) out[i] = h[i] * v[i];
     for (int i = num_linear(); i < structure->m; ++i) out[i] = V{};
     curved.for_each([&](const auto& face) {
-      face.add_product(v + face.cone.start, 1.0, out + face.cone.start);
+      if constexpr (!requires { face.add_visible_product(nullptr, M{}, nullptr); }) {
+        face.add_product(v + face.cone.start, 1.0, out + face.cone.start);
+      }
+    });
+  }
+
+  /// out += H v on condensed cones; in the lanes given without what rounding of v hides in the sum.
+  void add_condensed(const V* v, M lanes, V* out) const {
+    curved.for_each_condensed([&](int, const auto& face) {
+      face.add_visible_product(v + face.cone.start, lanes, out + face.cone.start);
     });
   }
 

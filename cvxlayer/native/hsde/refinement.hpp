@@ -148,20 +148,21 @@ struct Refinement {
       for (int i = 0; i < view.m; ++i) {
         const V wanted = bottom(i);
         bottom_m[i] += wanted - work_m[i];
-        missing = O::max(missing, O::abs(bottom_m[i]));
         size = O::max(size, O::abs(wanted));
       }
-      if (pass == 1 && !refines_once) {
-        unresolved = unresolved | (lost_pivots & running & O::gt(missing, kNoAnswer * size));
-      }
+      scaling.add_condensed(v, active, bottom_m);
+      for (int i = 0; i < view.m; ++i) missing = O::max(missing, O::abs(bottom_m[i]));
       // What the rows of condensed cones miss is due to the bound on H⁻¹; pivots show above.
       const V of_pivots = refines_once ? missing_top : missing;
       const M much = running & O::gt(of_pivots, kLostPivots * size);
+      const M no_answer = running & O::gt(of_pivots, kNoAnswer * size);
       if (pass == 0) {
         lost_pivots = lost_pivots | much;
+        active = active | no_answer;
       } else if (refines_once) {
         drowned = drowned | much;
       }
+      if (pass == 1) unresolved = unresolved | (lost_pivots & no_answer);
       running =
           running & O::lt(missing, kRefinementGain * before) & O::gt(missing, refined_share * size);
       if (!O::any(running)) return;
