@@ -25,6 +25,17 @@ REPETITIONS = 3
 #: Seconds after which a solve is not repeated.
 LONG = 0.5
 DIGITS = 1e-6
+INTRODUCTION = f"""# Problems made by others
+
+The convex quadratic programs of Maros and Mészáros and the semidefinite programs of SDPLIB that
+are at hand, one at a time. Every solver gets the same cone program, 1e-8, one thread and a fresh
+start; the native engine works without its fallback. The time is processor time of setup and solve
+together, the best of {REPETITIONS} unless it takes long. A point is right if its solver calls it
+solved and its KKT residual, which we find from x and y alone, is at most {RIGHT:g}.
+`{maros_meszaros.NOT_CONVEX}` is left out: its P has a negative eigenvalue, and our engine ends
+NOT_CONVEX there. Made by `python -m tests.benchmarks --others --markdown`.
+"""
+PACKAGES = ("cvxlayer", "clarabel", "scs", "ecos", "qoco", "piqp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +129,18 @@ def render(records: list[Record]) -> str:
     for solver in solvers:
         lines.append(_summary(solver, [r for r in records if r.solver == solver], found))
     return "\n".join([*lines, "", *_optima(records)])
+
+
+def render_page(records: list[Record], machine: dict[str, Any]) -> str:
+    """The tables as a page of the documentation."""
+    packages = ", ".join(
+        f"{name} {machine['packages'][name]}" for name in PACKAGES if name in machine["packages"]
+    )
+    setting = (
+        f"{machine['processor']}, {machine['system']}, Python {machine['python']}. {packages}. "
+        f"Commit {machine['commit']}."
+    )
+    return f"{INTRODUCTION}\n{setting}\n\n{render(records)}\n"
 
 
 def _cell(record: Record) -> str:

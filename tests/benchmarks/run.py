@@ -30,10 +30,12 @@ from tests.benchmarks.progress import is_stuck
 from tests.benchmarks.worker import BATCHES, MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_MARKDOWN = ROOT / "docs" / "benchmarks.md"
+DEFAULT_OTHERS = ROOT / "docs" / "others.md"
 DEFAULT_OUTPUT = ROOT / "output" / "benchmarks.json"
 PACKAGES = (
     "cvxlayer", "cvxpy", "torch", "numpy", "scipy", "cvxpylayers", "diffcp", "moreau", "clarabel",
-    "qoco", "piqp", "daqp", "proxsuite", "qpth",
+    "scs", "ecos", "qoco", "piqp", "daqp", "proxsuite", "qpth",
 )  # fmt: skip
 QUICK_WORKLOADS = ("simplex100", "qp10", "qp50-qh", "mpc20", "portfolio30")
 COLD_LAYERS = ("cvxlayer", "cvxpylayers moreau auto", "cvxpylayers diffcp")
@@ -65,8 +67,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", default=None, help="backend of our side (default: native)")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="JSON")
     parser.add_argument(
-        "--markdown", type=Path, nargs="?", const=ROOT / "docs" / "benchmarks.md", default=None,
-        help="also write the tables into this file (default: docs/benchmarks.md)",
+        "--markdown", type=Path, nargs="?", const=DEFAULT_MARKDOWN, default=None,
+        help="also write the tables into this file (default: the page in docs)",
     )  # fmt: skip
     return parser.parse_args()
 
@@ -197,7 +199,7 @@ def _settle(options: argparse.Namespace) -> None:
 
 
 def _run_others(options: argparse.Namespace) -> None:
-    from tests.benchmarks.others import measure_all, render
+    from tests.benchmarks.others import measure_all, render, render_page
     from tests.benchmarks.worker import bind
 
     bind(1)
@@ -206,6 +208,9 @@ def _run_others(options: argparse.Namespace) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"machine": machine(), "others": rows}, indent=1))
     print(render(records))
+    if options.markdown is not None:
+        page = DEFAULT_OTHERS if options.markdown == DEFAULT_MARKDOWN else options.markdown
+        page.write_text(render_page(records, machine()))
 
 
 def _derivatives(options: argparse.Namespace) -> dict[str, Any]:
