@@ -42,6 +42,9 @@ def distance(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> float:
     linear = point[: cones.num_linear]
     worst = 0.0 if dual else _largest(linear[: cones.zero])
     worst = max(worst, -float(linear[cones.zero :].min(initial=0.0)))
+    nearest = point
+    if any(cone.kind in (ConeKind.EXPONENTIAL, ConeKind.POWER) for cone in cones.curved):
+        nearest = (projection.project_dual if dual else projection.project)(cones, point[None])[0]
     for cone in cones.curved:
         part = point[cone.rows]
         if cone.kind is ConeKind.SECOND_ORDER:
@@ -49,8 +52,7 @@ def distance(cones: ConeProduct, point: np.ndarray, *, dual: bool) -> float:
         elif cone.kind is ConeKind.SEMIDEFINITE:
             worst = max(worst, -float(np.linalg.eigvalsh(semidefinite.unpack(part[None])[0])[0]))
         else:
-            nearest = (projection.project_dual if dual else projection.project)(cones, point[None])
-            worst = max(worst, _largest(point[cone.rows] - nearest[0, cone.rows]))
+            worst = max(worst, _largest(part - nearest[cone.rows]))
     return worst
 
 
