@@ -128,7 +128,14 @@ def render(records: list[Record]) -> str:
     lines += [head, "|---|---|---|---|---|---|"]
     for solver in solvers:
         lines.append(_summary(solver, [r for r in records if r.solver == solver], found))
-    return "\n".join([*lines, "", *_optima(records)])
+    if missed := _optima(records):
+        lines += [
+            "",
+            f"Right, but more than {DIGITS:g} from the published optimal value:",
+            "",
+            *missed,
+        ]
+    return "\n".join(lines)
 
 
 def render_page(records: list[Record], machine: dict[str, Any]) -> str:
@@ -170,7 +177,7 @@ def _optima(records: list[Record]) -> list[str]:
         return []
     published = sdplib.published_optima()
     return [
-        f"{r.problem}, {r.solver}: objective {r.objective:.7e}, "
+        f"- {r.problem}, {r.solver}: objective {r.objective:.7e}, "
         f"published {published[r.problem]:.7e}"
         for r in records
         if r.problem in published and r.is_right
