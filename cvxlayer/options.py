@@ -126,13 +126,14 @@ class LayerOptions:
     @functools.cached_property
     def is_native(self) -> bool:
         """Whether the solver is our own engine."""
-        return self.backend is get_backend()
+        # Of its kind, not itself: a layer that was copied or pickled has one of its own.
+        return type(self.backend) is type(get_backend())
 
     @property
     def is_named(self) -> bool:
         """Whether the solver is one of those that come with cvxlayer."""
         name = self.backend.name
-        return name in backend_names() and self.backend is get_backend(name)
+        return name in backend_names() and type(self.backend) is type(get_backend(name))
 
 
 def resolve_options(

@@ -64,7 +64,7 @@ def as_tensors(
 
     Python numbers are allowed and, as elsewhere in PyTorch, do not take part in promotion.
     """
-    if all(map(_is_ordinary, values)):
+    if values and all(map(_is_ordinary, values)):
         return values, torch.float64
     dtype: torch.dtype | None = None
     first: torch.Tensor | None = None

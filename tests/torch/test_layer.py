@@ -81,6 +81,12 @@ def test_integers_become_the_default_float():
     assert between()(*values)[0].dtype == torch.get_default_dtype()
 
 
+def test_without_inputs_results_have_the_default_dtype():
+    x = cp.Variable(2)
+    (output,) = Layer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])()
+    assert output.dtype == torch.get_default_dtype()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_gradients_have_the_dtype_of_their_inputs(dtype):
     point = torch.tensor([0.5, 3.0], dtype=dtype, requires_grad=True)
@@ -260,6 +266,13 @@ def test_a_layer_survives_pickle_deepcopy_and_torch_save(rng):
     )
     for other in copies:
         torch.testing.assert_close(other(*values)[0], expected, atol=0, rtol=0)
+
+
+def test_a_copy_made_before_the_first_call_uses_our_engine_all_the_same():
+    layer = Layer(*case_named("portfolio").build())
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert other._evaluator.options.is_native
+        assert other._evaluator.options.is_named
 
 
 def test_a_layer_inside_a_module_trains():
