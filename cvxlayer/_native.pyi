@@ -57,6 +57,10 @@ class LayerRun:
     def is_solved(self) -> bool:
         """Whether every row is."""
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of the solve."""
+
     def results(self) -> tuple:
         """
         x, y, s, status, iterations, three residuals, the active rows, (d, e) and the cost factors, as arrays that keep this alive.
@@ -75,6 +79,33 @@ class LayerProgram:
     def run(self, values: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]], batch: int, eps_abs: float, eps_rel: float, max_iterations: int, polish: bool, threads: int, width: int, outputs: Sequence[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')]]) -> LayerRun:
         """
         Solve a batch and write its outputs, unless a row is not solved; None if a value is not finite.
+        """
+
+def can_exchange(exchange: object) -> bool:
+    """Whether tensors can be exchanged by this capsule."""
+
+class TensorRun(LayerRun):
+    """A plain call with tensors."""
+
+    @property
+    def batch_shape(self) -> tuple: ...
+
+    def pull_back_tensors(self, cotangents: object, needs: object, bound: float) -> object:
+        """
+        Return the gradients of the values, and the residual of each row's linear system if one is above the bound; None if a cotangent is not a plain tensor.
+        """
+
+class TensorProgram:
+    """A compiled program as a function of one framework's tensors."""
+
+    def __init__(self, program: object, exchange: object, types: Sequence[object], is_lazy: str, input_shapes: Sequence[Sequence[int]], output_shapes: Sequence[Sequence[int]]) -> None:
+        """
+        The types are those to expect, `is_lazy` their method that tells whether what lies in memory is still to be changed.
+        """
+
+    def run(self, values: object, eps_abs: float, eps_rel: float, max_iterations: int, polish: bool, threads: int, width: int) -> object:
+        """
+        Solve a batch: the run and its outputs, of which there are none if a row is not solved; None if the values are not finite and plain tensors.
         """
 
 def register_program(number: int, program: LayerProgram) -> None:

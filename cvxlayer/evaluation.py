@@ -214,6 +214,9 @@ class Evaluator:
     def __post_init__(self) -> None:
         _evaluators[self.number] = self
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"program": self.program, "options": self.options, "rules": self.rules}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickled one, under a number of this process."""
         self.__dict__.update(state, number=next(_numbers))
@@ -227,6 +230,16 @@ class Evaluator:
             and self.options.derivative is DerivativeMode.EXACT
             and self.program.is_linear
         )
+
+    @functools.cached_property
+    def has_domains(self) -> bool:
+        """Whether a parameter has a declared domain."""
+        return any(rule.has_domain for rule in self.rules)
+
+    @functools.cached_property
+    def kept(self) -> dict[str, Any]:
+        """What adapters made for this evaluator, by their names."""
+        return {}
 
     def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """Return one value per parameter in call order; see `bind_values`."""

@@ -19,7 +19,7 @@ from cvxlayer.inputs import InputRule, check_value
 from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
 from cvxlayer.program.derivative_report import DerivativeReport
 from cvxlayer.program.engine import count_threads
-from cvxlayer.program.native_program import NativeRun
+from cvxlayer.program.native_program import CoreSettings, NativeRun
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.reading import Reading
 from cvxlayer.reporting import report_derivative
@@ -74,8 +74,31 @@ class PlainCall:
 
     def report_derivative(self) -> DerivativeReport:
         """Return the derivative report of the call."""
-        made = self.evaluator.evaluate(self.inputs, self.epsilons, known=self.cone)
-        return report_derivative(made.solution, self.batch_shape)
+        return report_of(self.evaluator, self.inputs, self.epsilons, self.cone, self.batch_shape)
+
+
+def report_of(
+    evaluator: Evaluator,
+    inputs: Sequence[np.ndarray],
+    epsilons: Sequence[float],
+    cone: ConeSolution,
+    batch_shape: tuple[int, ...],
+) -> DerivativeReport:
+    """Return the derivative report of a call with some inputs, whose solutions are known."""
+    made = evaluator.evaluate(inputs, epsilons, known=cone)
+    return report_derivative(made.solution, batch_shape)
+
+
+def core_settings(settings: Settings) -> CoreSettings:
+    """Return settings as the core takes them."""
+    return (
+        settings.eps_abs,
+        settings.eps_rel,
+        settings.max_iters or 0,
+        settings.extra.get("polish", True),
+        count_threads(settings.threads),
+        settings.extra.get("width", 0),
+    )
 
 
 def evaluate_plainly(
@@ -109,25 +132,13 @@ def _run(
     settings: Settings,
     batch_shape: tuple[int, ...],
 ) -> NativeRun | None:
-    threads, size = count_threads(settings.threads), math.prod(batch_shape)
+    core = core_settings(settings)
     for rule, array, epsilon in zip(evaluator.rules, arrays, epsilons, strict=True):
         if rule.has_domain:
-            check_value(rule, array, epsilon, threads)
+            check_value(rule, array, epsilon, count_threads(settings.threads))
     outputs = tuple([np.empty(batch_shape + spec.shape) for spec in evaluator.program.outputs])
-    return NativeRun.of(
-        evaluator.program.native,
-        arrays,
-        outputs,
-        size,
-        (
-            settings.eps_abs,
-            settings.eps_rel,
-            settings.max_iters or 0,
-            settings.extra.get("polish", True),
-            threads,
-            settings.extra.get("width", 0),
-        ),
-    )
+    size = math.prod(batch_shape)
+    return NativeRun.of(evaluator.program.native, arrays, outputs, size, core)
 
 
 def _common_batch(

@@ -137,7 +137,7 @@ def test_cotangents_of_a_batch_too_large_for_one_piece(shared, rng):
     problem = cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, P) + q @ x), [G @ x <= 1])
     evaluator = evaluator_of(problem, [P, q, G], [x])
     roots = rng.normal(size=(batch, n, n))
-    values = [roots @ roots.mT + np.eye(n), rng.normal(size=(batch, n)), roots]
+    values = [roots @ np.swapaxes(roots, 1, 2) + np.eye(n), rng.normal(size=(batch, n)), roots]
     if shared is not None:
         values[shared] = values[shared][0]
     short, long = both_ways(evaluator, values)

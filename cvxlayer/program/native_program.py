@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -38,6 +37,34 @@ def build_native_program(
     )
 
 
+def build_tensor_program(
+    native: _native.LayerProgram,
+    exchange: Any,
+    types: Sequence[type],
+    is_lazy: str,
+    input_shapes: Sequence[tuple[int, ...]],
+    output_shapes: Sequence[tuple[int, ...]],
+) -> _native.TensorProgram | None:
+    """Return a program of the core as a function of one framework's tensors.
+
+    Args:
+        native: of `build_native_program`.
+        exchange: the capsule `__dlpack_c_exchange_api__` of the tensors.
+        types: what they are; other types, also those derived from these, are not plain.
+        is_lazy: their method that tells whether what lies in memory is still to be changed.
+        input_shapes: of one instance, one for each part of θ.
+        output_shapes: of one instance.
+
+    Returns:
+        None if the exchange is of a version that the core does not know.
+    """
+    if not _native.can_exchange(exchange):
+        return None
+    return _native.TensorProgram(
+        native, exchange, list(types), is_lazy, list(input_shapes), list(output_shapes)
+    )
+
+
 def _output(output: RecoveredOutput) -> tuple[Any, ...]:
     size, from_x, from_y = output.spec.size, output.from_x, output.from_y
     nothing = AffineMap(np.zeros(size), ())
@@ -67,6 +94,20 @@ def _unfolded(part: SparseMap) -> _native.SparseMap:
     return SparseMap.of(transposed).native_forward
 
 
+CoreSettings = tuple[float, float, int, bool, int, int]
+"""Both tolerances, the limit of iterations or 0 for ours, whether to polish, threads, lanes."""
+
+
+def cone_of(run: _native.LayerRun) -> ConeSolution:
+    """Return the solutions of a run, in memory of the core that may be written to."""
+    x, y, s, status, iterations, primal, dual, gap, is_active, scale, cost = run.results()
+    solved_by = np.zeros(len(status), np.int8)
+    return ConeSolution(
+        x, y, s, status, iterations, primal, dual, gap, solved_by, is_active,
+        run.seconds, (scale, cost),
+    )  # fmt: skip
+
+
 # Not frozen: that would take as long as a small solve's iteration.
 @dataclasses.dataclass(eq=False)
 class NativeRun:
@@ -75,13 +116,11 @@ class NativeRun:
     Attributes:
         outputs: one array per output; written only if every row is SOLVED.
         size: number of instances.
-        solve_seconds: wall time.
         run: what the core keeps of it.
     """
 
     outputs: tuple[Float[np.ndarray, "..."], ...]
     size: int
-    solve_seconds: float
     run: _native.LayerRun
 
     @classmethod
@@ -91,7 +130,7 @@ class NativeRun:
         values: Sequence[Float[np.ndarray, "..."]],
         outputs: tuple[Float[np.ndarray, "..."], ...],
         size: int,
-        settings: tuple[float, float, int, bool, int, int],
+        settings: CoreSettings,
     ) -> NativeRun | None:
         """Solve a batch.
 
@@ -100,16 +139,14 @@ class NativeRun:
             values: one C-contiguous array per part of θ, with or without the batch in front.
             outputs: memory for the outputs, likewise with the batch in front.
             size: number of instances, at least one.
-            settings: both tolerances, the limit of iterations or 0 for ours, whether to polish,
-                threads, lanes.
+            settings: of the solve.
 
         Returns:
             None if a value is not finite.
         """
-        start = time.perf_counter()
         # The generated stub does not know of None.
         run: _native.LayerRun | None = cast(Any, native.run(values, size, *settings, outputs))
-        return None if run is None else cls(outputs, size, time.perf_counter() - start, run)
+        return None if run is None else cls(outputs, size, run)
 
     @property
     def is_solved(self) -> bool:
@@ -119,12 +156,7 @@ class NativeRun:
     @functools.cached_property
     def cone(self) -> ConeSolution:
         """The solutions, in memory of the core that may be written to."""
-        x, y, s, status, iterations, primal, dual, gap, is_active, scale, cost = self.run.results()
-        solved_by = np.zeros(self.size, np.int8)
-        return ConeSolution(
-            x, y, s, status, iterations, primal, dual, gap, solved_by, is_active,
-            self.solve_seconds, (scale, cost),
-        )  # fmt: skip
+        return cone_of(self.run)
 
     def pull_back(
         self,

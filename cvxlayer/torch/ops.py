@@ -19,7 +19,7 @@ from cvxlayer.evaluation import Evaluation, Evaluator
 from cvxlayer.plain_call import PlainCall, evaluate_plainly
 from cvxlayer.program.solution import Solution
 from cvxlayer.reading import PullBack, Reading
-from cvxlayer.torch import compiled, transforms
+from cvxlayer.torch import compiled, tensor_calls, transforms
 from cvxlayer.torch.batched_grads import is_batched
 from cvxlayer.torch.conversion import (
     as_tensors,
@@ -28,6 +28,7 @@ from cvxlayer.torch.conversion import (
     to_numpy,
     to_tensors,
 )
+from cvxlayer.torch.tensor_calls import TensorCall
 from cvxlayer.tracing import TracedCall
 
 
@@ -43,10 +44,19 @@ def call(
         if is_plain and compiled.can_call(solver_args):
             return compiled.call(evaluator, values, solver_args)
         return _call_uncompiled(evaluator, values, solver_args, warm_start)
-    tensors, dtype = as_tensors(evaluator, values)
     if transforms.are_active():
+        tensors, dtype = as_tensors(evaluator, values)
         return transforms.call(evaluator, tensors, dtype, solver_args, warm_start)
-    request = _Request(evaluator, solver_args, warm_start, dtype, evaluate_plainly)
+    evaluate: Callable[..., Evaluation | PlainCall] = evaluate_plainly
+    if warm_start is None:
+        begun = tensor_calls.call(evaluator, values, solver_args)
+        if begun is not None:
+            made, outputs = begun
+            if made.run.is_solved:
+                return _attach(made, outputs, values)
+            evaluate = functools.partial(Evaluator.evaluate, begun=made.cone)
+    tensors, dtype = as_tensors(evaluator, values)
+    request = _Request(evaluator, solver_args, warm_start, dtype, evaluate)
     made, *outputs = _apply(_Solve, request, *tensors)
     if isinstance(made, Evaluation) and evaluator.must_raise(made):
         raise made.failure(_report(evaluator, made, outputs, dtype, tensors))
@@ -128,6 +138,39 @@ def _apply(function: type[Function], *args: Any) -> Any:
         return function.apply(*args)
     # Past `Function.apply`, to the compiled method it ends in.
     return super(Function, function).apply(*args)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _attach(
+    made: TensorCall, outputs: list[torch.Tensor], tensors: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Return the outputs as functions of the values."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _apply(_Attach, made, outputs, *tensors)
+    return tuple(outputs)
+
+
+class _Attach(Function):
+    """θ ↦ outputs of a call that was made."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, made: TensorCall, outputs: list[torch.Tensor], *tensors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        # As in `_Solve`.
+        ctx.save_for_backward(*tensors)
+        ctx.made = made
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        made, inputs, needs = ctx.made, ctx.saved_tensors, ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled() or transforms.are_active() or is_batched(cotangents):
+            at = made.evaluator, made, made.dtype
+            found = transforms.gradients(*at, TracedCall.outputs, inputs, needs, cotangents)
+        else:
+            found = made.pull_back(inputs, cotangents, needs)
+        return (None, None, *found)
 
 
 class _Request(NamedTuple):

@@ -24,6 +24,7 @@ from cvxlayer.program.engine import count_threads
 from cvxlayer.program.solution import Residuals, Solution
 from cvxlayer.torch.conversion import machine_epsilon, result_dtype, to_numpy, widened
 from cvxlayer.torch.primitives import TorchPrimitives
+from cvxlayer.torch.tensor_calls import TensorCall
 from cvxlayer.torch.trace_ops import TorchOps
 from cvxlayer.tracing import TracedCall, TracedProgram
 
@@ -94,7 +95,7 @@ def _refuse_report() -> NoReturn:
 
 def gradients(
     evaluator: Evaluator,
-    made: Evaluation | PlainCall,
+    made: Evaluation | PlainCall | TensorCall,
     dtype: torch.dtype,
     reader: Reader,
     inputs: Sequence[torch.Tensor],

@@ -14,8 +14,8 @@ from tests.catalog.atoms import ATOM_CASES
 
 TIGHT = 1e-12
 #: What rounding leaves of a residual whose terms are of the size of 20, with numbers up to 1e9
-#: in the scaling.
-REACHED = 8e-10
+#: in the scaling; the order of rows, and so the rounding, is that of the release of CVXPY.
+REACHED = 3e-9
 
 
 def solve(seed: int, eps: float) -> ConeSolution:

@@ -25,7 +25,7 @@ from torch.func import vmap  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from cvxlayer.program.native_program import NativeRun  # noqa: E402
-from cvxlayer.torch import Layer, ops  # noqa: E402
+from cvxlayer.torch import Layer, ops, tensor_calls  # noqa: E402
 from tests.catalog.problems import case_named  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +35,23 @@ def relu() -> Layer:
     return Layer(*case_named("relu").build())
 
 
-@pytest.fixture
-def kept(monkeypatch) -> list[weakref.ref]:
-    """Weak references to what each call computed."""
+@pytest.fixture(params=["tensors", "arrays"])
+def kept(monkeypatch, request) -> list[weakref.ref]:
+    """Weak references to what each call computed, one way or the other."""
     references: list[weakref.ref] = []
-    original = ops.evaluate_plainly
+    if request.param == "arrays":
+        monkeypatch.setattr(tensor_calls, "_find_program", lambda evaluator: None)
+    module, name = (
+        (ops, "evaluate_plainly") if request.param == "arrays" else (tensor_calls, "TensorCall")
+    )
+    original = getattr(module, name)
 
     def evaluate(*args: Any, **options: Any) -> object:
         made = original(*args, **options)
-        references.append(weakref.ref(made))
+        references.append(weakref.ref(made.run))
         return made
 
-    monkeypatch.setattr(ops, "evaluate_plainly", evaluate)
+    monkeypatch.setattr(module, name, evaluate)
     return references
 
 
@@ -74,6 +79,7 @@ def test_no_derivative_is_prepared_without_gradients(mode, monkeypatch):
     for name in ("vjp", "refine", "apply", "curvature"):
         monkeypatch.setattr(NativeDerivative, name, refuse)
     monkeypatch.setattr(NativeRun, "pull_back", refuse)
+    monkeypatch.setattr(tensor_calls.TensorCall, "pull_back", refuse)
     layer, value = relu(), torch.randn(3, 5, dtype=torch.float64)
     with mode():
         assert layer.solve(value).value.shape == (3,)

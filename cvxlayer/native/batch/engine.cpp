@@ -13,9 +13,10 @@ namespace cvxlayer {
 namespace {
 
 constexpr size_t kAlignment = 64;
-// A chunk holds this many rounds of lanes: enough for refilling to keep lanes busy, few
-// enough to balance threads.
-constexpr long kRoundsPerChunk = 8;
+// A chunk holds this many rounds of lanes, if there are enough for two chunks a thread: enough for
+// refilling to keep lanes busy, few enough to balance threads. Below the least, lanes that run
+// empty at the end of each chunk cost more than threads that wait for one another.
+constexpr long kRoundsPerChunk = 8, kLeastRounds = 4;
 // Waking a thread costs more than it saves below this much work for each.
 constexpr double kMicrosecondsPerThread = 40.0;
 // A rough clock, fitted to the benchmarks: microseconds per stored number and per
@@ -96,7 +97,9 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
   const long width = kernels.width;
   const long groups = (count + width - 1) / width;
   const long num_threads = std::max<long>(1, std::min<long>(threads, groups));
-  const long rounds = std::max<long>(1, std::min(kRoundsPerChunk, groups / (2 * num_threads)));
+  const long each = groups / num_threads;
+  const long rounds =
+      std::min(kRoundsPerChunk, std::max({1L, each / 2, std::min(kLeastRounds, each)}));
   const long chunk = num_threads == 1 ? count : rounds * width;
   const size_t bytes = kernels.workspace_bytes(structure_.view());
   share_range(count, chunk, static_cast<int>(num_threads), [&](long begin, long end) {

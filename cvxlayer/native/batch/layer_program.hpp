@@ -19,6 +19,13 @@ namespace cvxlayer {
 constexpr double kInfeasibleTolerance = 1e-8;
 constexpr int kDefaultIterations = 100;
 
+/// The settings of a whole solve; a limit of 0 iterations stands for ours.
+inline SolveSettings layer_settings(double eps_abs, double eps_rel, int limit, bool polish) {
+  return {
+      eps_abs, eps_rel, kInfeasibleTolerance, limit > 0 ? limit : kDefaultIterations, false, polish,
+      polish,  false};
+}
+
 /// Rows of doubles, contiguous: as many as the batch, or one that all instances share.
 struct RowBlock {
   const double* start = nullptr;

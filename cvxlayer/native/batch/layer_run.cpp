@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "threads.hpp"
 
@@ -33,8 +34,10 @@ LayerRun::LayerRun(const LayerProgram& program, ProgramData data, const Theta& t
   codes_ = allocate<std::int8_t>(batch * (1 + m));
   iterations_ = allocate<std::int32_t>(batch);
   const SolveResults found = results();
+  const auto start = std::chrono::steady_clock::now();
   program.engine().solve(data_.view(), batch, nullptr, batch, settings, StartingPoints{}, threads,
                          width, scaling(), found);
+  seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   is_solved_ =
       std::all_of(found.status, found.status + batch, [](std::int8_t code) { return code == 0; });
   if (!is_solved_) return;

@@ -24,6 +24,9 @@ class LayerRun {
   bool is_solved() const { return is_solved_; }
   const LayerProgram& program() const { return program_; }
   long batch() const { return batch_; }
+  int threads() const { return threads_; }
+  /// Wall time of the solve.
+  double seconds() const { return seconds_; }
   const StructureView& structure() const { return program_.structure(); }
   SolveResults results() const;
   Scaling scaling() const;
@@ -49,6 +52,7 @@ class LayerRun {
   std::unique_ptr<std::int8_t[]> codes_;  // status, active rows
   std::unique_ptr<std::int32_t[]> iterations_;
   bool is_solved_ = false;
+  double seconds_ = 0.0;
 };
 
 }  // namespace cvxlayer

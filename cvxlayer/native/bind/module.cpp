@@ -456,6 +456,7 @@ NB_MODULE(_native, module) {
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
   cvxlayer::bind_program(module);
+  cvxlayer::bind_tensors(module);
   module.def("register_program", &cvxlayer::register_program, "number"_a, "program"_a,
              "Let compiled code find a program, which must never be dropped, by its number.");
   module.def("set_finisher", &cvxlayer::set_finisher, "function"_a,

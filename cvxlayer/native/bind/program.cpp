@@ -117,9 +117,7 @@ LayerRun* run(const LayerProgram& program, const std::vector<Values>& values, lo
   bool is_finite = false;
   ProgramData data = program.evaluate(theta, batch, threads, &is_finite);
   if (!is_finite) return nullptr;
-  const int limit = max_iterations > 0 ? max_iterations : kDefaultIterations;
-  const SolveSettings settings{eps_abs, eps_rel, kInfeasibleTolerance, limit, false, polish,
-                               polish,  false};
+  const SolveSettings settings = layer_settings(eps_abs, eps_rel, max_iterations, polish);
   return new LayerRun(program, std::move(data), theta, batch, settings, threads, width, starts);
 }
 
@@ -185,6 +183,7 @@ nb::tuple results(nb::handle_t<LayerRun> self) {
 void bind_program(nb::module_& module) {
   nb::class_<LayerRun>(module, "LayerRun", "A plain call of a layer that was solved.")
       .def_prop_ro("is_solved", &LayerRun::is_solved, "Whether every row is.")
+      .def_prop_ro("seconds", &LayerRun::seconds, "Wall time of the solve.")
       .def("results", &results,
            "x, y, s, status, iterations, three residuals, the active rows, (d, e) and the cost "
            "factors, as arrays that keep this alive.")

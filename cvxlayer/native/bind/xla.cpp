@@ -118,14 +118,8 @@ void solve(Call& call) {
     const ScalingStorage storage(data.view(), batch, view.n + view.m);
     const bool polish = call.integer("polish") != 0;
     const long limit = call.integer("max_iterations");
-    const SolveSettings settings{call.real("eps_abs"),
-                                 call.real("eps_rel"),
-                                 kInfeasibleTolerance,
-                                 limit > 0 ? static_cast<int>(limit) : kDefaultIterations,
-                                 false,
-                                 polish,
-                                 polish,
-                                 false};
+    const SolveSettings settings =
+        layer_settings(call.real("eps_abs"), call.real("eps_rel"), static_cast<int>(limit), polish);
     StartingPoints start{};
     std::vector<Operand> points;
     std::vector<std::int8_t> is_usable;

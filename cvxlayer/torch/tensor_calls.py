@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain calls with tensors that the core reads and makes by itself: no Python in between.
+
+By the C exchange API of DLPack, which newer releases of PyTorch have. Without it, and for tensors
+that are not plain (other dtypes, other devices, gaps, subclasses), `ops` goes by way of NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from cvxlayer.evaluation import Evaluator
+from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
+from cvxlayer.plain_call import core_settings, report_of
+from cvxlayer.program.native_program import build_tensor_program, cone_of
+from cvxlayer.program.solution import ConeSolution
+from cvxlayer.solve.backend import Settings
+from cvxlayer.torch.conversion import machine_epsilon, to_numpy
+
+_NAME = "torch"
+_TYPES = (torch.Tensor, torch.nn.Parameter)
+
+
+class TensorCall(NamedTuple):
+    """A call that was begun in the core.
+
+    Attributes:
+        evaluator: what was called.
+        settings: those of the solve.
+        run: what the core keeps.
+        dtype: of results.
+    """
+
+    evaluator: Evaluator
+    settings: Settings
+    run: Any
+    dtype: torch.dtype
+
+    @property
+    def cone(self) -> ConeSolution:
+        """The solutions, in canonical scaling."""
+        return cone_of(self.run)
+
+    def pull_back(
+        self,
+        inputs: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor | None],
+        needs: Sequence[bool],
+    ) -> Sequence[torch.Tensor | None]:
+        """Return the gradients of the inputs, of their dtypes; None where there is no need."""
+        pull_back = self.run.pull_back_tensors
+        found = pull_back(cotangents, needs, LARGE_ADJOINT_RESIDUAL)
+        if found is None:
+            bars = [None if bar is None else _plain(bar) for bar in cotangents]
+            found = pull_back(bars, needs, LARGE_ADJOINT_RESIDUAL)
+        gradients, residual = found
+        if residual is not None:
+            shape = self.run.batch_shape
+            # Whoever asks for the report may have changed the inputs by then.
+            arrays = [to_numpy(tensor).copy() for tensor in inputs]
+            epsilons = [machine_epsilon(tensor) for tensor in inputs]
+            report = functools.partial(
+                report_of, self.evaluator, arrays, epsilons, self.cone, shape
+            )
+            warn_not_unique(residual, shape, report)
+        return gradients
+
+
+def call(
+    evaluator: Evaluator, values: Sequence[Any], solver_args: Mapping[str, Any] | None
+) -> tuple[TensorCall, list[torch.Tensor]] | None:
+    """Solve, if the values are plain tensors and all is done in the core; else return None.
+
+    The outputs beside the call are empty unless every row is SOLVED.
+    """
+    program = evaluator.kept.get(_NAME, evaluator)
+    if program is evaluator:
+        program = evaluator.kept[_NAME] = _find_program(evaluator)
+    if program is None:
+        return None
+    settings = evaluator.settings_of(solver_args)
+    if settings.verbose:
+        return None
+    found = program.run(values, *core_settings(settings))
+    if found is None:
+        return None
+    run, outputs = found
+    dtype = outputs[0].dtype if outputs else torch.float64
+    return TensorCall(evaluator, settings, run, dtype), outputs
+
+
+def _find_program(evaluator: Evaluator) -> Any:
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if exchange is None or not evaluator.is_linear_in_core or evaluator.has_domains:
+        return None
+    program = evaluator.program
+    return build_tensor_program(
+        program.native,
+        exchange,
+        _TYPES,
+        "is_neg",
+        [spec.shape for spec in program.parameters],
+        [spec.shape for spec in program.outputs],
+    )
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(to_numpy(tensor)))
