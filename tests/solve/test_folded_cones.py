@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -27,7 +28,7 @@ Built = tuple[cp.Problem, cp.Parameter, cp.Variable]
 def sums_of_exponentials(rng: np.random.Generator) -> Built:
     """Each t in one inequality, as in a geometric program."""
     x, bound = cp.Variable(SIZE), cp.Parameter(3)
-    rows = [
+    rows: list[Any] = [
         cp.log_sum_exp(cp.multiply(rng.normal(size=SIZE), x) + shift) <= bound[i]
         for i, shift in enumerate(rng.uniform(-1.5, -0.7, (3, SIZE)))
     ]
@@ -49,7 +50,7 @@ def several_rows(rng: np.random.Generator) -> Built:
     """Each t in the objective and four rows of both kinds, or in fewer."""
     x, t, bound = cp.Variable(SIZE), cp.Variable(SIZE), cp.Parameter(3)
     weights = rng.uniform(0.1, 1.0, (3, SIZE)) * (rng.uniform(size=(3, SIZE)) < 0.7)
-    rows = [cp.exp(cp.multiply(rng.normal(size=SIZE), x)) <= t, weights @ t <= bound + 5]
+    rows: list[Any] = [cp.exp(cp.multiply(rng.normal(size=SIZE), x)) <= t, weights @ t <= bound + 5]
     rows += [t[0] + t[1] == 3, x <= 3, x >= -3]
     cost = rng.normal(size=SIZE) @ x + rng.uniform(0.1, 1.0, SIZE) @ t
     return cp.Problem(cp.Minimize(cost), rows), bound, x
@@ -59,7 +60,7 @@ def power_cones(rng: np.random.Generator) -> Built:
     """The same with power cones, where t is not the last row."""
     x, t, bound = cp.Variable(SIZE), cp.Variable(SIZE), cp.Parameter(3)
     exponents = rng.uniform(0.2, 0.8, SIZE)
-    rows = [
+    rows: list[Any] = [
         cp.constraints.PowCone3D(t, np.ones(SIZE), x, exponents),
         rng.uniform(0.1, 1.0, (3, SIZE)) @ t <= bound + 3,
     ]
