@@ -32,7 +32,8 @@ def sums_of_exponentials(rng: np.random.Generator) -> Built:
         cp.log_sum_exp(cp.multiply(rng.normal(size=SIZE), x) + shift) <= bound[i]
         for i, shift in enumerate(rng.uniform(-1.5, -0.7, (3, SIZE)))
     ]
-    problem = cp.Problem(cp.Minimize(rng.normal(size=SIZE) @ x), [*rows, cp.norm_inf(x) <= 5])
+    rows.append(cp.norm_inf(x) <= 5)
+    problem = cp.Problem(cp.Minimize(rng.normal(size=SIZE) @ x), rows)
     return problem, bound, x
 
 
