@@ -124,13 +124,15 @@ class CompiledProgram:
         return tuple(output.spec for output in self.recovery.outputs)
 
     @functools.cached_property
+    def is_real(self) -> bool:
+        """Whether no parameter or output is complex."""
+        return not any(spec.is_complex for spec in (*self.parameters, *self.outputs))
+
+    @functools.cached_property
     def is_linear(self) -> bool:
-        """Whether real values are θ itself, and outputs affine in x, y and θ."""
-        specs = (*self.parameters, *self.outputs)
-        return (
-            self.coordinates.is_identity
-            and not any(spec.is_complex for spec in specs)
-            and not any(output.is_log for output in self.recovery.outputs)
+        """Whether values are θ itself, and outputs affine in x, y and θ: no logarithms."""
+        return self.coordinates.is_identity and not any(
+            output.is_log for output in self.recovery.outputs
         )
 
     @functools.cached_property

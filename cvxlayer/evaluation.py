@@ -223,12 +223,12 @@ class Evaluator:
         _evaluators[self.number] = self
 
     @functools.cached_property
-    def is_linear_in_core(self) -> bool:
-        """Whether our engine alone does it all: exact derivatives, inputs and outputs affine."""
+    def is_all_in_core(self) -> bool:
+        """Whether our engine alone does it all: exact derivatives, inputs and outputs real."""
         return (
             self.options.is_native
             and self.options.derivative is DerivativeMode.EXACT
-            and self.program.is_linear
+            and self.program.is_real
         )
 
     @functools.cached_property

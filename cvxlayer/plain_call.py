@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A call that nothing but the layer itself looks at: one visit to the core there, one back.
 
-What is out of the ordinary (another backend, logarithms of parameters, complex numbers, infinite
-bounds, rows that fail) takes the longer way of `evaluation`, which has the words for bad input too.
+What is out of the ordinary (another backend, complex numbers, infinite bounds, failing rows) takes
+the longer way of `evaluation`, which has the words for bad input too.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class PlainCall:
         run: what the core keeps.
         settings: those of the solve.
         batch_shape: the leading dimensions of all inputs, broadcast.
+        theta: what the core was given, the inputs themselves unless it is their logarithms.
+        factors: for each output, itself where the core knows its logarithm; empty if it knows none.
     """
 
     evaluator: Evaluator
@@ -46,6 +48,8 @@ class PlainCall:
     run: NativeRun
     settings: Settings
     batch_shape: tuple[int, ...]
+    theta: tuple[np.ndarray, ...]
+    factors: tuple[np.ndarray | None, ...]
 
     @property
     def cone(self) -> ConeSolution:
@@ -60,17 +64,26 @@ class PlainCall:
         self, cotangents: Sequence[np.ndarray | None], needs: Sequence[bool]
     ) -> list[np.ndarray | None]:
         """Return the cotangents of the inputs; the `PullBack` of `read_outputs`."""
+        coordinates = self.evaluator.program.coordinates
+        if not coordinates.is_identity:
+            needs = coordinates.spread(needs)
         bars = [
             np.empty(value.shape) if need else None
-            for value, need in zip(self.inputs, needs, strict=True)
+            for value, need in zip(self.theta, needs, strict=True)
         ]
+        if self.factors:
+            pairs = zip(cotangents, self.factors, strict=True)
+            cotangents = [
+                bar if bar is None or factor is None else np.asarray(bar * factor)
+                for bar, factor in pairs
+            ]
         residual = self.run.pull_back(cotangents, bars, LARGE_ADJOINT_RESIDUAL)
         if residual is not None:
             # Whoever asks for the report may have changed the inputs by then.
             inputs = tuple(value.copy() for value in self.inputs)
             same = dataclasses.replace(self, inputs=inputs)
             warn_not_unique(residual, self.batch_shape, same.report_derivative)
-        return bars
+        return list(coordinates.pull_back(self.inputs, bars))
 
     def report_derivative(self) -> DerivativeReport:
         """Return the derivative report of the call."""
@@ -113,14 +126,17 @@ def evaluate_plainly(
     A `PlainCall` has outputs and their adjoint alone, not the value or other duals.
     """
     settings = evaluator.settings_of(solver_args)
-    if warm_start is None and evaluator.is_linear_in_core and not settings.verbose:
+    if warm_start is None and evaluator.is_all_in_core and not settings.verbose:
         batch_shape = _common_batch(evaluator.rules, arrays)
-        run = None
+        run, theta = None, ()
         if batch_shape is not None:
-            run = _run(evaluator, arrays, epsilons, settings, batch_shape)
+            run, theta = _run(evaluator, arrays, epsilons, settings, batch_shape)
         if run is not None and batch_shape is not None:
             if run.is_solved:
-                return PlainCall(evaluator, tuple(arrays), epsilons, run, settings, batch_shape)
+                inputs, factors = tuple(arrays), _factors(evaluator, run)
+                return PlainCall(
+                    evaluator, inputs, epsilons, run, settings, batch_shape, theta, factors
+                )
             return evaluator.evaluate(arrays, epsilons, solver_args, begun=run.cone)
     return evaluator.evaluate(arrays, epsilons, solver_args, warm_start)
 
@@ -131,14 +147,25 @@ def _run(
     epsilons: Sequence[float],
     settings: Settings,
     batch_shape: tuple[int, ...],
-) -> NativeRun | None:
+) -> tuple[NativeRun | None, tuple[np.ndarray, ...]]:
+    """Return what the core made of the values, None if one is not finite, and θ."""
     core = core_settings(settings)
     for rule, array, epsilon in zip(evaluator.rules, arrays, epsilons, strict=True):
         if rule.has_domain:
             check_value(rule, array, epsilon, count_threads(settings.threads))
+    theta = evaluator.program.coordinates.apply(arrays)
     outputs = tuple([np.empty(batch_shape + spec.shape) for spec in evaluator.program.outputs])
     size = math.prod(batch_shape)
-    return NativeRun.of(evaluator.program.native, arrays, outputs, size, core)
+    run = NativeRun.of(evaluator.program.native, theta, outputs, size, core)
+    return run, theta
+
+
+def _factors(evaluator: Evaluator, run: NativeRun) -> tuple[np.ndarray | None, ...]:
+    """Return the `factors` of a call, copied: its outputs belong to whoever reads them."""
+    if evaluator.program.is_linear:
+        return ()
+    pairs = zip(run.outputs, evaluator.program.recovery.outputs, strict=True)
+    return tuple([array.copy() if output.is_log else None for array, output in pairs])
 
 
 def _common_batch(

@@ -56,7 +56,7 @@ def test_both_ways_agree(case, rng):
     evaluator = evaluator_of(*case.build(), **options)
     rows = [case.sample(rng) for _ in range(6)]
     columns = list(zip(*rows, strict=True))
-    is_short = evaluator.program.is_linear
+    is_short = evaluator.program.is_real
     # A single one; a batch; a batch of which the first value is shared; two dimensions.
     for values in (
         [column[0] for column in columns],
@@ -85,6 +85,20 @@ def test_the_short_way_is_taken_and_only_where_it_leads():
     loose = both_ways(plain, values, solver_args={"max_iters": 50, "eps": 1e-3, "polish": False})
     assert isinstance(loose[0], PlainCall)
     check_equal(*loose, np.random.default_rng(0))
+
+
+def test_a_factor_that_is_an_exponent_too_takes_the_short_way(rng):
+    x = cp.Variable(2, pos=True)
+    a, b = cp.Parameter(pos=True, name="a"), cp.Parameter(2, pos=True, name="b")
+    problem = cp.Problem(
+        cp.Minimize(x[0] ** a + a * x[1]), [b[0] / x[0] + b[1] / x[1] <= 1, x[0] * x[1] ** a >= a]
+    )
+    evaluator = evaluator_of(problem, [a, b], [x], gp=True)
+    for batch in ((), (5,)):
+        values = [rng.uniform(1.0, 2.0, batch), rng.uniform(0.5, 1.5, (*batch, 2))]
+        short, long = both_ways(evaluator, values)
+        assert isinstance(short, PlainCall)
+        check_equal(short, long, rng)
 
 
 def test_broadcasting_beyond_one_shape_takes_the_long_way(rng):

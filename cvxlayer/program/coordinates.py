@@ -58,7 +58,8 @@ class Coordinates:
         if self.is_identity:
             return tuple(values)
         return tuple(
-            np.log(values[part.parameter]) if part.is_log else values[part.parameter]
+            # A ufunc makes a number of an array without dimensions.
+            np.asarray(np.log(values[part.parameter])) if part.is_log else values[part.parameter]
             for part in self.parts
         )
 
@@ -76,9 +77,9 @@ class Coordinates:
         for part, bar in zip(self.parts, theta_bar, strict=True):
             if bar is None:
                 continue
-            own = bar / values[part.parameter] if part.is_log else bar
+            own = np.asarray(bar / values[part.parameter]) if part.is_log else bar
             before = values_bar[part.parameter]
-            values_bar[part.parameter] = own if before is None else before + own
+            values_bar[part.parameter] = own if before is None else np.asarray(before + own)
         return tuple(values_bar)
 
     def legal_infinities(

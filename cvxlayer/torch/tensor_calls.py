@@ -96,9 +96,10 @@ def call(
 
 def _find_program(evaluator: Evaluator) -> Any:
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    if exchange is None or not evaluator.is_linear_in_core or evaluator.has_domains:
-        return None
     program = evaluator.program
+    is_plain = evaluator.is_all_in_core and program.is_linear and not evaluator.has_domains
+    if exchange is None or not is_plain:
+        return None
     return build_tensor_program(
         program.native,
         exchange,

@@ -6,7 +6,8 @@
 
 namespace cvxlayer {
 
-/// A cone whose rows are eliminated by hand, with a variable that appears nowhere else.
+/// A cone whose rows are eliminated by hand, with a variable that appears besides in rows of linear
+/// cones at most.
 struct FoldedCone {
   int start;                    // its first row
   int own_row;                  // the local row that holds nothing but the variable
@@ -15,17 +16,17 @@ struct FoldedCone {
   int entries_begin, entries_end, terms_begin, terms_end;
 };
 
-/// Any other entry of A in its rows.
+/// Any other entry of A in its rows, and those of the variable in linear rows.
 struct FoldedEntry {
-  int row, entry;  // local row, index into A
-  int position;    // of its variable among the pivots
+  int row, entry;  // local row, or 3 for the variable; index into A
+  int position;    // of what is on its other side, variable or row, among the pivots
 };
 
 /// Two of these entries, and where their product with M goes; see folded_cones.hpp.
 struct FoldedTerm {
   long target;
   int first, second;  // indices into A
-  int place;          // in M, by its lower triangle
+  int place;          // in the lower triangle of M, whose rows are p, q and t
 };
 
 }  // namespace cvxlayer

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cones of three rows, one of which holds a variable t and nothing else, as epigraphs do, and t
-// appears nowhere else. They are eliminated by hand, t included:
+// Cones of three rows, one of which holds a variable t and nothing else, as epigraphs do, where t
+// appears besides only in linear rows, with duals z, as terms of a sum do. They are eliminated by
+// hand, t included:
 //
-//     [ δ   a eᵣᵀ    ] [t]   [b_t    ]
-//     [ aeᵣ −(H + δ) ] [y] = [b − B x]
+//     [ δ   a eᵣᵀ    ] [t]   [b_t − dᵀz]
+//     [ aeᵣ −(H + δ) ] [y] = [b − B x  ]
 //
 // Row r goes first, with t in a pivot of order 2 whose determinant is −(a² + δh) and never small:
-// δ alone would take the digits of H away. What that leaves of −(H + δ) in rows p and q has the
-// inverse −M, and BᵀMB goes into the block of x. Factors are kept for the solves, not M: H is
+// δ alone would take the digits of H away. −M is the inverse of the matrix in rows p, q and t, and
+// (B, d)ᵀM(B, d) goes into the block of x and z. Factors are kept for the solves, not M: H is
 // large in one direction, and M times a multiple of that would be rounding alone.
 #pragma once
 
@@ -37,26 +38,32 @@ struct FoldedCones {
     pivots = arena.take<Pivots>(kkt_plan.num_folded);
   }
 
-  /// Factorize cone k, given the lower triangle of H, and add BᵀMB to the matrix.
+  /// Factorize cone k, given the lower triangle of H, and add (B, d)ᵀM(B, d) to the matrix.
   void fold(int k, const V* H, const V* A, V delta, V* storage) {
     const FoldedCone& cone = plan->folded[k];
     Pivots& at = pivots[k];
     factorize(cone, H, A[cone.own_entry], delta, at);
-    const V across = -at.ratio * at.last, M[3] = {at.first - at.ratio * across, across, at.last};
+    const V across = -at.ratio * at.last;
+    // (p, q) is what a unit of t in row r makes of the others.
+    const V q = at.last * (at.hqr - at.ratio * at.hpr), p = at.first * at.hpr - at.ratio * q;
+    const V own = at.c - at.f * at.f * (at.hpr * p + at.hqr * q);
+    const V M[6] = {
+        at.first - at.ratio * across, across, at.last, at.f * p, at.f * q, -O::max(own, V{})};
     for (int t = cone.terms_begin; t < cone.terms_end; ++t) {
       const FoldedTerm& term = plan->folded_term[t];
       storage[term.target] += A[term.first] * A[term.second] * M[term.place];
     }
   }
 
-  /// Take what the cones contribute from the right-hand side of x: −Bᵀy at x = 0.
+  /// Take what the cones contribute from the right-hand side of x and z: −Bᵀy and −dt where both
+  /// are 0.
   template <class Top, class Bottom>
   void reduce(const V* A, const Top& top, const Bottom& bottom, V* side) const {
     for (int k = 0; k < plan->num_folded; ++k) {
       const FoldedCone& cone = plan->folded[k];
       const V right[3] = {bottom(cone.start), bottom(cone.start + 1), bottom(cone.start + 2)};
-      V y[3];
-      solve(cone, pivots[k], top(cone.own_variable), right, y);
+      V y[4];
+      y[3] = solve(cone, pivots[k], top(cone.own_variable), right, y);
       for (int t = cone.entries_begin; t < cone.entries_end; ++t) {
         const FoldedEntry& at = plan->folded_entry[t];
         side[at.position] -= A[at.entry] * y[at.row];
@@ -64,19 +71,19 @@ struct FoldedCones {
     }
   }
 
-  /// Find y and t of every cone from the solution for x.
+  /// Find y and t of every cone from the solution for x and z.
   template <class Top, class Bottom>
   void recover(const V* A, const Top& top, const Bottom& bottom, const V* side, V* dx,
                V* dy) const {
     for (int k = 0; k < plan->num_folded; ++k) {
       const FoldedCone& cone = plan->folded[k];
-      V right[3] = {bottom(cone.start), bottom(cone.start + 1), bottom(cone.start + 2)};
+      V right[4] = {bottom(cone.start), bottom(cone.start + 1), bottom(cone.start + 2),
+                    top(cone.own_variable)};
       for (int t = cone.entries_begin; t < cone.entries_end; ++t) {
         const FoldedEntry& at = plan->folded_entry[t];
         right[at.row] -= A[at.entry] * side[at.position];
       }
-      const V own = top(cone.own_variable);
-      dx[cone.own_variable] = solve(cone, pivots[k], own, right, dy + cone.start);
+      dx[cone.own_variable] = solve(cone, pivots[k], right[3], right, dy + cone.start);
     }
   }
 

@@ -35,32 +35,41 @@ std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
 
 }  // namespace
 
-/// Cones of three rows with few entries and a variable that appears nowhere else, alone in its row.
-void Structure::choose_folded(Plan& plan) const {
-  std::vector<bool> is_alone(n_);
-  for (int j = 0; j < n_; ++j) is_alone[j] = A_start_[j + 1] - A_start_[j] == 1;
+std::vector<bool> Structure::find_terms() const {
+  std::vector<bool> is_term(n_);
   for (int j = 0; j < n_; ++j) {
-    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) is_alone[j] = is_alone[P_row_[k]] = false;
+    int num_curved = 0;
+    bool is_in_matrix = true;
+    for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
+      const int i = A_row_[k];
+      num_curved += i >= num_linear_;
+      is_in_matrix = is_in_matrix && (i >= num_linear_ || !is_eliminated_[i]);
+    }
+    is_term[j] = num_curved == 1 && is_in_matrix;
   }
+  for (int j = 0; j < n_; ++j) {
+    for (int k = P_start_[j]; k < P_start_[j + 1]; ++k) is_term[j] = is_term[P_row_[k]] = false;
+  }
+  return is_term;
+}
+
+/// Cones of three rows with few entries and such a variable, alone in its row.
+void Structure::choose_folded(Plan& plan) const {
+  const std::vector<bool> is_term = find_terms();
   for (const CurvedCone& cone : cones_) {
     const bool is_three_dimensional =
         cone.kind == ConeKind::kExponential || cone.kind == ConeKind::kPower;
     plan.folded_index.push_back(-1);
     if (!is_three_dimensional) continue;
-    if (row_start_[cone.end()] - row_start_[cone.start] > kMostFoldedEntries) continue;
+    const int num_entries = row_start_[cone.end()] - row_start_[cone.start];
     for (int a = 0; a < cone.size; ++a) {
       const int begin = row_start_[cone.start + a];
-      if (row_start_[cone.start + a + 1] - begin != 1 || !is_alone[row_column_[begin]]) continue;
+      if (row_start_[cone.start + a + 1] - begin != 1 || !is_term[row_column_[begin]]) continue;
+      const int own = row_column_[begin], num_linear = A_start_[own + 1] - A_start_[own] - 1;
+      if (num_entries + num_linear > kMostFoldedEntries) continue;
       plan.folded_index.back() = static_cast<int>(plan.folded.size());
-      plan.folded.push_back({cone.start,
-                             a,
-                             {a == 0 ? 1 : 0, a == 2 ? 1 : 2},
-                             row_column_[begin],
-                             row_entry_[begin],
-                             0,
-                             0,
-                             0,
-                             0});
+      plan.folded.push_back(
+          {cone.start, a, {a == 0 ? 1 : 0, a == 2 ? 1 : 2}, own, row_entry_[begin], 0, 0, 0, 0});
       break;
     }
   }
@@ -89,28 +98,24 @@ Structure::Numbering Structure::number(const Plan& plan) const {
 void Structure::add_folded_terms(Plan& plan, const Numbering& index) const {
   const Symbolic& symbolic = *plan.symbolic;
   for (FoldedCone& cone : plan.folded) {
-    std::vector<int> columns;
+    std::vector<int> partners, places;
     cone.entries_begin = static_cast<int>(plan.folded_entry.size());
     cone.terms_begin = static_cast<int>(plan.folded_term.size());
-    for (int place_of_row = 0; place_of_row < 2; ++place_of_row) {
-      const int a = cone.other_rows[place_of_row];
-      for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
-        const int j = row_column_[t];
-        plan.folded_entry.push_back({a, row_entry_[t], plan.variable_position[j]});
-        columns.push_back(index.variable[j]);
-        for (int earlier = 0; earlier < static_cast<int>(columns.size()); ++earlier) {
-          const FoldedEntry& other = plan.folded_entry[cone.entries_begin + earlier];
-          const long target = symbolic.entry(columns[earlier], columns.back());
-          const int place = place_of_row + (other.row == a ? place_of_row : 0);
-          plan.folded_term.push_back({target, other.entry, row_entry_[t], place});
-          // Entries of one column meet twice on the diagonal.
-          const bool is_same = earlier + 1 == static_cast<int>(columns.size());
-          if (columns[earlier] == columns.back() && !is_same) {
-            plan.folded_term.push_back(plan.folded_term.back());
-          }
+    for_each_folded_entry(cone, index, [&](int place, int row, int entry, int partner) {
+      plan.folded_entry.push_back({row, entry, symbolic.view().position[partner]});
+      partners.push_back(partner);
+      places.push_back(place);
+      for (size_t earlier = 0; earlier < partners.size(); ++earlier) {
+        const int other = plan.folded_entry[cone.entries_begin + earlier].entry;
+        const long target = symbolic.entry(partners[earlier], partner);
+        const int in_M = place * (place + 1) / 2 + places[earlier];
+        plan.folded_term.push_back({target, other, entry, in_M});
+        // Entries of one column meet twice on the diagonal.
+        if (partners[earlier] == partner && earlier + 1 < partners.size()) {
+          plan.folded_term.push_back(plan.folded_term.back());
         }
       }
-    }
+    });
     cone.entries_end = static_cast<int>(plan.folded_entry.size());
     cone.terms_end = static_cast<int>(plan.folded_term.size());
   }
@@ -128,16 +133,17 @@ void Structure::add_entries(const Plan& plan, const Numbering& index, std::vecto
     }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      if (stands_alone(index, i, mixes_cone_rows)) add(index.row[i], index.variable[j]);
+      if (stands_alone(index, i, j, mixes_cone_rows)) add(index.row[i], index.variable[j]);
     }
   }
   for (const FoldedCone& cone : plan.folded) {
-    for (int s = row_start_[cone.start]; s < row_start_[cone.start + 3]; ++s) {
-      for (int t = row_start_[cone.start]; t < s; ++t) {
-        const int i = index.variable[row_column_[s]], j = index.variable[row_column_[t]];
-        if (i >= 0 && j >= 0 && i != j) add(i, j);
+    std::vector<int> partners;
+    for_each_folded_entry(cone, index, [&](int, int, int, int partner) {
+      for (int other : partners) {
+        if (other != partner) add(partner, other);
       }
-    }
+      partners.push_back(partner);
+    });
   }
   for (size_t k = 0, border = 0; k < cones_.size(); ++k) {
     if (cones_[k].is_condensed()) {
@@ -208,7 +214,7 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
     }
     for (int k = A_start_[j]; k < A_start_[j + 1]; ++k) {
       const int i = A_row_[k];
-      const bool has_place = stands_alone(index, i, mixes_cone_rows);
+      const bool has_place = stands_alone(index, i, j, mixes_cone_rows);
       plan.A_entry.push_back(has_place ? symbolic.entry(index.row[i], own) : -1);
     }
   }

@@ -144,9 +144,27 @@ class Structure {
       for (int j = i; j < mixed_start_[cone + 1]; ++j) body(mixed_column_[i], mixed_column_[j]);
     }
   }
-  /// Whether the entry of A in this row has a place of its own in the matrix.
-  bool stands_alone(const Numbering& index, int row, bool mixes_cone_rows) const {
-    return index.row[row] >= 0 && !(mixes_cone_rows && is_in_block_[row]);
+  /// Whether the entry of A in this row and column has a place of its own in the matrix.
+  bool stands_alone(const Numbering& index, int row, int column, bool mixes_cone_rows) const {
+    return index.row[row] >= 0 && index.variable[column] >= 0 &&
+           !(mixes_cone_rows && is_in_block_[row]);
+  }
+  /// For each variable, whether P does not know it and but one row of cones that are not linear.
+  std::vector<bool> find_terms() const;
+  /// body(place, row, entry, partner) for the entries of `FoldedEntry`; place is that of the row in
+  /// M, partner the index in the matrix.
+  template <class Body>
+  void for_each_folded_entry(const FoldedCone& cone, const Numbering& index,
+                             const Body& body) const {
+    for (int place = 0; place < 2; ++place) {
+      const int a = cone.other_rows[place];
+      for (int t = row_start_[cone.start + a]; t < row_start_[cone.start + a + 1]; ++t) {
+        body(place, a, row_entry_[t], index.variable[row_column_[t]]);
+      }
+    }
+    for (int k = A_start_[cone.own_variable]; k < A_start_[cone.own_variable + 1]; ++k) {
+      if (k != cone.own_entry) body(2, 3, k, index.row[A_row_[k]]);
+    }
   }
   const Plan& adjoint() const { return has_blocks_ ? adjoint_ : solve_; }
   KktPlan plan_view(const Plan& plan) const;
