@@ -103,20 +103,12 @@ struct Factor {
     const int width = node.width, height = width + node.num_below;
     V* panel = storage + node.panel;
     for (int i = 0; i < height; ++i) rows[i] = static_cast<long>(i) * width;
-    int column[kBlockColumns];
-    for (int first = 0; first < width; first += kBlockColumns) {
-      const int end = width - first < kBlockColumns ? width : first + kBlockColumns;
-      for (int j = first; j < end; ++j) column[j - first] = j;
-      const long row = static_cast<long>(first) * width;
-      subtract_product(panel, rows + first, column, height - first, end - first, panel + row, width,
-                       pivot + node.first, first);
-      for (int begin = first; begin < end; begin += 4) {
-        const int block = end - begin < 4 ? end - begin : 4;
-        subtract_product(panel, rows + begin, column + (begin - first), height - begin, block,
-                         panel + static_cast<long>(begin) * width + first, width,
-                         pivot + node.first + first, begin - first);
-        factorize_block(node, panel, begin, block, floor);
-      }
+    for (int begin = 0; begin < width; begin += 4) {
+      const int block = width - begin < 4 ? width - begin : 4;
+      const int column[4] = {begin, begin + 1, begin + 2, begin + 3};
+      subtract_product(panel, rows + begin, column, height - begin, block,
+                       panel + static_cast<long>(begin) * width, width, pivot + node.first, begin);
+      factorize_block(node, panel, begin, block, floor);
     }
   }
 
