@@ -77,7 +77,7 @@ struct Linearization : protected Points<L> {
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, ratio(i));
     }
-    kkt.write_A(data.A, false);
+    kkt.copy_A();
     for (int k = 0; k < view.num_linear_singletons; ++k) {
       kkt.add_singleton(k, data.A[view.singleton_entry[k]], ratio(view.singleton_row[k]));
     }

@@ -279,8 +279,8 @@ struct HsdeSolver {
   /// Products, residuals and, in the same pass over memory, every norm that stopping needs.
   void update_residuals() {
     const StructureView& v = *structure;
-    data.multiply_P(x, Px);
     data.multiply_both(x, Ax, y, Aty);
+    data.multiply_P(x, Px);  // last, because what comes next reads P
     norms = Norms{};
     x_P_x = q_x = b_y = V{};
     V s_y{};
@@ -361,7 +361,7 @@ struct HsdeSolver {
     const V delta = refinement.next_delta();
     kkt.begin_assembly(data.P, data.A, delta);
     kkt.condensed_delta = refinement.condensed_delta;
-    kkt.write_A(data.A, is_A_written);
+    kkt.write_A(is_A_written);
     is_A_written = true;
     scaling.assemble(data.A, kkt);
     kkt.factor.factorize(delta);

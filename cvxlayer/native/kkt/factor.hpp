@@ -14,6 +14,7 @@ namespace cvxlayer::CVXLAYER_ISA {
 /// LDLᵀ factors of one matrix per lane. Owns no memory.
 ///   storage  panels as laid out by `Symbolic`; holds K on entry, L (unit diagonal) after,
 ///            but in diagonal supernodes still K, which is LD
+///   A        where diagonal supernodes borrow their rows; null if all are in `storage`
 ///   pivot    D by pivot position, regularized;  inverse  1 / D
 ///   update   `scratch` entries;  rows  one offset per row of the tallest panel
 template <class L>
@@ -23,6 +24,7 @@ struct Factor {
 
   SymbolicView symbolic;
   V* storage;
+  const V* A = nullptr;
   V* pivot;
   V* inverse;
   V* update;
@@ -34,7 +36,7 @@ struct Factor {
     storage = arena.take<V>(view.storage);
     pivot = arena.take<V>(view.dim);
     inverse = arena.take<V>(view.dim);
-    update = arena.take<V>(view.scratch);
+    update = arena.take<V>(view.scratch > kBlockEntries ? view.scratch : kBlockEntries);
     rows = arena.take<long>(view.dim);
     long largest = 0;
     for (int k = 0; k < view.num_nodes && L::width == 1; ++k) {
@@ -93,7 +95,7 @@ struct Factor {
       accept_pivot(panel[c], node.first + c, floor);
     }
     if constexpr (L::width == 1) {
-      PackedPanel{packed, node.width}.copy<true>(panel + node.width, node.num_below);
+      PackedPanel{packed, node.width}.copy<true>(rows_below(node), node.num_below);
     }
   }
 
@@ -103,22 +105,34 @@ struct Factor {
     for (int i = 0; i < height; ++i) rows[i] = static_cast<long>(i) * width;
     for (int begin = 0; begin < width; begin += 4) {
       const int block = width - begin < 4 ? width - begin : 4;
-      if (begin > 0) {
-        int column[4];
-        for (int j = 0; j < block; ++j) {
-          column[j] = begin + j;
-          scale_row(panel + static_cast<long>(begin + j) * width, pivot + node.first, begin,
-                    update + static_cast<long>(j) * begin);
-        }
-        subtract_strip(panel, rows + begin, column, height - begin, block,
-                       panel + static_cast<long>(begin) * width, width, update, begin, begin);
-      }
+      const int column[4] = {begin, begin + 1, begin + 2, begin + 3};
+      subtract_product(panel, rows + begin, column, height - begin, block,
+                       panel + static_cast<long>(begin) * width, width, pivot + node.first, begin);
       factorize_block(node, panel, begin, block, floor);
+    }
+  }
+
+  /// target[row[i] + column[j]] −= Σ_k l_i[k] · scale_k · l_j[k] for `num_columns` ≤ kBlockColumns
+  /// and rows i of l at stride ldl, but for entries with i < j, which may be left out. Blocks of
+  /// the depth, so that what all columns share stays in the nearest cache.
+  void subtract_product(V* target, const long* row, const int* column, int num_rows,
+                        int num_columns, const V* l, long ldl, const V* scale, int depth) {
+    for (int from = 0; from < depth; from += kBlockDepth) {
+      const int count = depth - from < kBlockDepth ? depth - from : kBlockDepth;
+      for (int j = 0; j < num_columns; ++j) {
+        scale_row(l + j * ldl + from, scale + from, count, update + j * count);
+      }
+      subtract_lower(target, row, column, num_rows, num_columns, l + from, ldl, update, count);
     }
   }
 
   CVXLAYER_INLINE static void scale_row(const V* row, const V* scale, int count, V* out) {
     for (int k = 0; k < count; ++k) out[k] = row[k] * scale[k];
+  }
+
+  const V* rows_below(const Supernode& node) const {
+    if (A != nullptr && node.borrowed >= 0) return A + node.borrowed;
+    return storage + node.panel + static_cast<long>(node.head_rows()) * node.width;
   }
 
   /// What makes a stored row LD of L, or L of LD: LDLᵀ is the row as it is times the other.
@@ -154,7 +168,7 @@ struct Factor {
   /// Subtract L_below D L_belowᵀ from the ancestors' panels.
   void apply_update(const Supernode& node) {
     const int width = node.width;
-    const V* below = storage + node.panel + static_cast<long>(node.head_rows()) * width;
+    const V* below = rows_below(node);
     const int* pivots = symbolic.below_rows + node.below;
     for (int s = node.segment_begin; s < node.segment_end; ++s) {
       const Segment& segment = symbolic.segments[s];
@@ -163,16 +177,14 @@ struct Factor {
       for (int i = segment.begin; i < node.num_below; ++i) {
         rows[i] = static_cast<long>(relative[i]) * target.width;
       }
-      for (int begin = segment.begin; begin < segment.end; begin += 4) {
-        const int block = segment.end - begin < 4 ? segment.end - begin : 4;
-        int column[4];
-        for (int j = 0; j < block; ++j) {
-          column[j] = pivots[begin + j] - target.first;
-          scale_row(below + static_cast<long>(begin + j) * width, other_scale(node), width,
-                    update + static_cast<long>(j) * width);
-        }
-        subtract_strip(storage + target.panel, rows + begin, column, node.num_below - begin, block,
-                       below + static_cast<long>(begin) * width, width, update, width, width);
+      for (int begin = segment.begin; begin < segment.end; begin += kBlockColumns) {
+        const int left = segment.end - begin;
+        const int block = left < kBlockColumns ? left : kBlockColumns;
+        int column[kBlockColumns];
+        for (int j = 0; j < block; ++j) column[j] = pivots[begin + j] - target.first;
+        subtract_product(storage + target.panel, rows + begin, column, node.num_below - begin,
+                         block, below + static_cast<long>(begin) * width, width, other_scale(node),
+                         width);
       }
     }
   }
@@ -323,7 +335,7 @@ struct Factor {
       for (; i + 4 <= width; i += 4) forward_block<4, count>(row, width, i, own);
       for (; i < width; ++i) forward_block<1, count>(row, width, i, own);
     }
-    row += static_cast<long>(node.head_rows()) * width;
+    row = rows_below(node);
     const int* pivots = symbolic.below_rows + node.below;
     int i = 0;
     for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
@@ -367,14 +379,17 @@ struct Factor {
     const int width = node.width;
     V* own = x + node.first;
     if (!node.is_diagonal) divide_by_pivots<count>(node, own);
-    const V* row = storage + node.panel + static_cast<long>(node.head_rows()) * width;
+    // From the last row on: what was read last is in cache, then and in the next solve.
+    const V* below = rows_below(node);
     const int* pivots = symbolic.below_rows + node.below;
-    int i = 0;
-    for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
-      backward_rows<4, count>(row, width, width, pivots + i, x, own);
+    int i = node.num_below;
+    for (; i % 4 != 0; --i) {
+      const V* row = below + (i - 1L) * width;
+      backward_rows<1, count>(row, width, width, pivots + i - 1, x, own);
     }
-    for (; i < node.num_below; ++i, row += width) {
-      backward_rows<1, count>(row, width, width, pivots + i, x, own);
+    for (; i > 0; i -= 4) {
+      const V* row = below + (i - 4L) * width;
+      backward_rows<4, count>(row, width, width, pivots + i - 4, x, own);
     }
     if (node.is_diagonal) return divide_by_pivots<count>(node, own);
     const V* panel = storage + node.panel;

@@ -224,6 +224,7 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
   }
   add_folded_terms(plan, index);
   place_cones(plan, index, mixes_cone_rows);
+  borrow_rows(plan);
   build_runs(plan);
 }
 
@@ -264,16 +265,39 @@ void Structure::place_cones(Plan& plan, const Numbering& index, bool mixes_cone_
   }
 }
 
+/// Let diagonal supernodes whose rows lie in A as they do in the panel take them from there.
+void Structure::borrow_rows(Plan& plan) const {
+  const SymbolicView symbolic = plan.symbolic->view();
+  std::vector<long> source(static_cast<size_t>(symbolic.storage), -1);
+  for (size_t t = 0; t < plan.A_entry.size(); ++t) {
+    if (plan.A_entry[t] >= 0) source[static_cast<size_t>(plan.A_entry[t])] = static_cast<long>(t);
+  }
+  for (int k = 0; k < symbolic.num_nodes; ++k) {
+    const Supernode& node = symbolic.nodes[k];
+    if (!node.is_diagonal || node.num_below == 0) continue;
+    const auto begin = source.begin() + node.panel + node.width;
+    const long count = static_cast<long>(node.width) * node.num_below;
+    long matching = 0;
+    while (matching < count && *begin >= 0 && begin[matching] == *begin + matching) ++matching;
+    if (matching == count) plan.symbolic->borrow_rows(k, *begin);
+  }
+}
+
 void Structure::build_runs(Plan& plan) const {
   plan.P_run = find_runs(plan.P_entry);
   const SymbolicView symbolic = plan.symbolic->view();
-  // What a factorization leaves as it is comes first.
-  std::vector<long> kept = plan.A_entry, others = plan.A_entry;
+  // What need not be copied comes first, then what a factorization leaves as it is.
+  std::vector<long> borrowed = plan.A_entry, kept = plan.A_entry, others = plan.A_entry;
   for (size_t k = 0; k < kept.size(); ++k) {
-    const bool is_kept = kept[k] >= 0 && symbolic.node_at(kept[k]).is_diagonal;
-    (is_kept ? others : kept)[k] = -1;
+    if (kept[k] < 0) continue;
+    const Supernode& node = symbolic.node_at(kept[k]);
+    if (node.borrowed < 0) borrowed[k] = -1;
+    if (node.borrowed >= 0 || !node.is_diagonal) kept[k] = -1;
+    if (node.is_diagonal) others[k] = -1;
   }
-  plan.A_run = find_runs(kept);
+  plan.A_run = find_runs(borrowed);
+  plan.num_borrowed_A_runs = static_cast<int>(plan.A_run.size());
+  for (const EntryRun& run : find_runs(kept)) plan.A_run.push_back(run);
   plan.num_kept_A_runs = static_cast<int>(plan.A_run.size());
   for (const EntryRun& run : find_runs(others)) plan.A_run.push_back(run);
   std::vector<bool> is_assigned(static_cast<size_t>(plan.symbolic->storage()), false);

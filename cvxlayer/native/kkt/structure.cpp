@@ -200,6 +200,7 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           static_cast<int>(plan.P_run.size()),
           static_cast<int>(plan.A_run.size()),
           static_cast<int>(plan.clear_run.size()),
+          plan.num_borrowed_A_runs,
           plan.num_kept_A_runs,
           plan.condensed_entry.data(),
           plan.border_position.data(),

@@ -33,7 +33,8 @@ struct KktPlan {
   // P_entry and A_entry once more, as runs; and what none of the above assigns, to be cleared.
   const EntryRun *P_run, *A_run, *clear_run;
   int num_P_runs, num_A_runs, num_clear_runs;
-  int num_kept_A_runs;          // the first ones, which a factorization leaves as they are
+  // The first of A's: what supernodes can borrow, then up to what a factorization leaves as it is.
+  int num_borrowed_A_runs, num_kept_A_runs;
   const long* condensed_entry;  // per condensed cone: pairs (i, j ≥ i) of its columns
   // Per bordered cone, its stiff row before its soft one: pivot positions, diagonals, and the
   // entries of both in each column of its union.
@@ -108,7 +109,7 @@ class Structure {
         condensed_entry, border_diagonal, border_entry;
     std::vector<int> border_position;
     std::vector<EntryRun> P_run, A_run, clear_run;
-    int num_kept_A_runs = 0;
+    int num_borrowed_A_runs = 0, num_kept_A_runs = 0;
     std::vector<int> folded_index;
     std::vector<FoldedCone> folded;
     std::vector<FoldedEntry> folded_entry;
@@ -135,6 +136,7 @@ class Structure {
   std::unique_ptr<Symbolic> analyze(const Plan& plan, const Numbering& index,
                                     bool mixes_cone_rows) const;
   void place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
+  void borrow_rows(Plan& plan) const;
   void build_runs(Plan& plan) const;
   void build_convexity();
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.

@@ -21,6 +21,7 @@ struct Supernode {
   long panel;  // offset into the factor storage, in entries
   int segment_begin, segment_end;
   bool is_diagonal;
+  long borrowed = -1;  // the rows below are those of A from this entry on, if it is not negative
 
   int head_rows() const { return is_diagonal ? 1 : width; }
 };
@@ -73,6 +74,8 @@ class Symbolic {
   /// the pattern.
   long entry(int i, int j) const;
   SymbolicView view() const;
+  /// The rows below a diagonal supernode are entries of A, in order.
+  void borrow_rows(int node, long first_entry) { nodes_[node].borrowed = first_entry; }
   double multiply_adds() const { return multiply_adds_; }
   long storage() const { return storage_; }
 

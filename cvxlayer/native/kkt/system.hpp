@@ -78,11 +78,18 @@ struct KktSystem {
     }
   }
 
-  /// Write the entries of A that stand alone. Where they were `written` before and A is the same,
-  /// only those that a factorization overwrites.
-  void write_A(const V* A, bool written) {
-    const int first = written ? plan->num_kept_A_runs : 0;
+  /// Write the entries of A that stand alone, but for those that the factor borrows. Where they
+  /// were `written` before and A is the same, only those that a factorization overwrites.
+  void write_A(bool written) {
+    factor.A = A;
+    const int first = written ? plan->num_kept_A_runs : plan->num_borrowed_A_runs;
     write_runs(plan->A_run + first, plan->num_A_runs - first, A);
+  }
+
+  /// The same without borrowing, so that entries may be changed.
+  void copy_A() {
+    factor.A = nullptr;
+    write_runs(plan->A_run, plan->num_A_runs, A);
   }
 
   /// Write H of a row that is not a singleton, regularized.

@@ -20,44 +20,52 @@ inline void subtract_tile(V* target, const long* row, const int* column, const V
   }
 }
 
-template <int NR, class V>
-inline void subtract_rows(V* target, const long* row, const int* column, int num_rows, const V* l,
-                          long ldl, const V* u, long ldu, int depth) {
-  int i = 0;
-  for (; i + 4 <= num_rows; i += 4) {
-    subtract_tile<4, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+// Blocks of an update: what they need of the columns, and four rows, fits into the first cache.
+constexpr int kBlockColumns = 8, kBlockDepth = 64;
+constexpr long kBlockEntries = static_cast<long>(kBlockColumns) * kBlockDepth;
+
+/// MR rows of an update, strips of four columns after another.
+template <int MR, class V>
+inline void subtract_rows(V* target, const long* row, const int* column, int num_columns,
+                          const V* l, long ldl, const V* u, int depth) {
+  int j = 0;
+  for (; j + 4 <= num_columns; j += 4) {
+    subtract_tile<MR, 4>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
   }
-  switch (num_rows - i) {
+  switch (num_columns - j) {
     case 3:
-      subtract_tile<3, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      subtract_tile<MR, 3>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
       break;
     case 2:
-      subtract_tile<2, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      subtract_tile<MR, 2>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
       break;
     case 1:
-      subtract_tile<1, NR>(target, row + i, column, l + i * ldl, ldl, u, ldu, depth);
+      subtract_tile<MR, 1>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
       break;
     default:
       break;
   }
 }
 
-/// The four-column strip of an update; `num_columns` ≤ 4.
+/// target[row[i] + column[j]] −= Σ_k l_i[k] · u_j[k] for all rows but their entries j > i, some of
+/// which are changed as well.
 template <class V>
-inline void subtract_strip(V* target, const long* row, const int* column, int num_rows,
-                           int num_columns, const V* l, long ldl, const V* u, long ldu, int depth) {
-  switch (num_columns) {
-    case 4:
-      subtract_rows<4>(target, row, column, num_rows, l, ldl, u, ldu, depth);
-      break;
+inline void subtract_lower(V* target, const long* row, const int* column, int num_rows,
+                           int num_columns, const V* l, long ldl, const V* u, int depth) {
+  int i = 0;
+  for (; i + 4 <= num_rows; i += 4) {
+    const int count = i + 4 < num_columns ? i + 4 : num_columns;
+    subtract_rows<4>(target, row + i, column, count, l + i * ldl, ldl, u, depth);
+  }
+  switch (num_rows - i) {
     case 3:
-      subtract_rows<3>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      subtract_rows<3>(target, row + i, column, num_columns, l + i * ldl, ldl, u, depth);
       break;
     case 2:
-      subtract_rows<2>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      subtract_rows<2>(target, row + i, column, num_columns, l + i * ldl, ldl, u, depth);
       break;
     case 1:
-      subtract_rows<1>(target, row, column, num_rows, l, ldl, u, ldu, depth);
+      subtract_rows<1>(target, row + i, column, num_columns, l + i * ldl, ldl, u, depth);
       break;
     default:
       break;
