@@ -57,6 +57,21 @@ def several_rows(rng: np.random.Generator) -> Built:
     return cp.Problem(cp.Minimize(cost), rows), bound, x
 
 
+def beside_their_variables(rng: np.random.Generator) -> Built:
+    """Each t in a row with the variables of its cone, whose entries are sums then."""
+    x, bound = cp.Variable(SIZE), cp.Parameter(3)
+    rows: list[Any] = [
+        cp.sum(cp.exp(cp.multiply(rng.normal(size=SIZE), x))) + rng.normal(size=SIZE) @ x
+        <= bound[i] + SIZE
+        for i in range(3)
+    ]
+    return (
+        cp.Problem(cp.Minimize(rng.normal(size=SIZE) @ x), [*rows, cp.norm_inf(x) <= 5]),
+        bound,
+        x,
+    )
+
+
 def power_cones(rng: np.random.Generator) -> Built:
     """The same with power cones, where t is not the last row."""
     x, t, bound = cp.Variable(SIZE), cp.Variable(SIZE), cp.Parameter(3)
@@ -68,7 +83,9 @@ def power_cones(rng: np.random.Generator) -> Built:
     return cp.Problem(cp.Maximize(rng.uniform(0.1, 1.0, SIZE) @ x), rows), bound, x
 
 
-BUILDERS = (sums_of_exponentials, an_equality, several_rows, power_cones)
+BUILDERS = (
+    sums_of_exponentials, an_equality, several_rows, beside_their_variables, power_cones
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("width", _native.widths())

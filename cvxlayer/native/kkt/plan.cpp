@@ -265,12 +265,21 @@ void Structure::place_cones(Plan& plan, const Numbering& index, bool mixes_cone_
   }
 }
 
+std::vector<bool> Structure::find_sums(const Plan& plan) {
+  std::vector<bool> is_sum(static_cast<size_t>(plan.symbolic->storage()), false);
+  for (const FoldedTerm& term : plan.folded_term) is_sum[static_cast<size_t>(term.target)] = true;
+  return is_sum;
+}
+
 /// Let diagonal supernodes whose rows lie in A as they do in the panel take them from there.
 void Structure::borrow_rows(Plan& plan) const {
   const SymbolicView symbolic = plan.symbolic->view();
+  const std::vector<bool> is_sum = find_sums(plan);
   std::vector<long> source(static_cast<size_t>(symbolic.storage), -1);
   for (size_t t = 0; t < plan.A_entry.size(); ++t) {
-    if (plan.A_entry[t] >= 0) source[static_cast<size_t>(plan.A_entry[t])] = static_cast<long>(t);
+    const long target = plan.A_entry[t];
+    if (target < 0 || is_sum[static_cast<size_t>(target)]) continue;
+    source[static_cast<size_t>(target)] = static_cast<long>(t);
   }
   for (int k = 0; k < symbolic.num_nodes; ++k) {
     const Supernode& node = symbolic.nodes[k];
@@ -286,14 +295,16 @@ void Structure::borrow_rows(Plan& plan) const {
 void Structure::build_runs(Plan& plan) const {
   plan.P_run = find_runs(plan.P_entry);
   const SymbolicView symbolic = plan.symbolic->view();
+  const std::vector<bool> is_sum = find_sums(plan);
   // What need not be copied comes first, then what a factorization leaves as it is.
   std::vector<long> borrowed = plan.A_entry, kept = plan.A_entry, others = plan.A_entry;
   for (size_t k = 0; k < kept.size(); ++k) {
     if (kept[k] < 0) continue;
     const Supernode& node = symbolic.node_at(kept[k]);
+    const bool is_kept = node.is_diagonal && !is_sum[static_cast<size_t>(kept[k])];
     if (node.borrowed < 0) borrowed[k] = -1;
-    if (node.borrowed >= 0 || !node.is_diagonal) kept[k] = -1;
-    if (node.is_diagonal) others[k] = -1;
+    if (node.borrowed >= 0 || !is_kept) kept[k] = -1;
+    if (is_kept) others[k] = -1;
   }
   plan.A_run = find_runs(borrowed);
   plan.num_borrowed_A_runs = static_cast<int>(plan.A_run.size());

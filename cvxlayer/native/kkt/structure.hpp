@@ -136,6 +136,8 @@ class Structure {
   std::unique_ptr<Symbolic> analyze(const Plan& plan, const Numbering& index,
                                     bool mixes_cone_rows) const;
   void place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
+  /// For each entry of the factor, whether products are added to what is written there.
+  static std::vector<bool> find_sums(const Plan& plan);
   void borrow_rows(Plan& plan) const;
   void build_runs(Plan& plan) const;
   void build_convexity();
