@@ -232,11 +232,6 @@ class Evaluator:
         )
 
     @functools.cached_property
-    def has_domains(self) -> bool:
-        """Whether a parameter has a declared domain."""
-        return any(rule.has_domain for rule in self.rules)
-
-    @functools.cached_property
     def kept(self) -> dict[str, Any]:
         """What adapters made for this evaluator, by their names."""
         return {}

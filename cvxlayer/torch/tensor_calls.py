@@ -97,8 +97,8 @@ def call(
 def _find_program(evaluator: Evaluator) -> Any:
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     program = evaluator.program
-    is_plain = evaluator.is_all_in_core and program.is_linear and not evaluator.has_domains
-    if exchange is None or not is_plain:
+    is_linear = evaluator.is_all_in_core and program.is_linear
+    if exchange is None or not is_linear or any(rule.has_domain for rule in evaluator.rules):
         return None
     return build_tensor_program(
         program.native,

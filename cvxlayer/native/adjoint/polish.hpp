@@ -12,6 +12,9 @@ namespace cvxlayer::CVXLAYER_ISA {
 // Passes of refinement; another is worth its time where its correction would be above this.
 constexpr int kMostCorrections = 4;
 constexpr double kNextCorrection = 1e-11;
+// A step that ends no nearer than it began is followed by another above this. In curved cones the
+// residual of a point may be as small as its error squared, that of the step from it as well.
+constexpr double kExact = 1e-14;
 constexpr int kMostChanges = 6;  // of the active rows, where the first were not the right ones
 
 template <class L>
@@ -94,7 +97,8 @@ struct Polish final : private Linearization<L> {
   /// which is taken even where the residual grew; and curved cones that came closer once more,
   /// though not close enough: convergence is quadratic.
   M follow_signs(M taken, V before, bool is_first) {
-    const M open = valid & O::gt(residual_norm, O::splat(kPolished));
+    const V enough = O::select(stored, O::splat(kPolished), O::splat(kExact));
+    const M open = valid & O::gt(residual_norm, enough);
     valid = O::none();
     if (!O::any(open)) return valid;
     const M left = open & ~taken;
