@@ -268,10 +268,9 @@ class Evaluator:
         inputs = batch_inputs(self.rules, arrays, epsilons, count_threads(settings.threads))
         if warm_start is not None:
             settings = self.settings_of(solver_args, warm_start, inputs.batch_shape)
-        backend = self.options.backend
         solution = self.program.solve(
             inputs.values,
-            backend=backend,
+            backend=self.options.backend,
             settings=settings,
             batch=inputs.size,
             known=known,
@@ -305,9 +304,7 @@ class Evaluator:
 
     def must_raise(self, evaluation: Evaluation) -> bool:
         """Tell whether an instance failed and `on_failure="raise"`."""
-        if evaluation.is_solved or not self.raises:
-            return False
-        return not evaluation.solution.has_solution.all()
+        return self.raises and not (evaluation.is_solved or evaluation.solution.has_solution.all())
 
     @property
     def raises(self) -> bool:
