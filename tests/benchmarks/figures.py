@@ -31,7 +31,8 @@ it; `python -m tests.benchmarks --markdown` writes it here. `--quick` takes two 
 
 **How it is measured.** Each workload runs in a process bound to one core, with every library's
 thread count set to one; our side once more on two cores. The contenders take turns on the same
-data, over {sets} data sets, so that no cache favours anyone; medians are compared. Times are
+data, over {sets} data sets, as many as the time of a cell allows, so that no
+cache favours anyone; medians are compared. Times are
 microseconds per instance: processor time on one core (the wall time of an idle machine), wall
 time on two. × is the peer's time over ours: more is better for us. All solvers are asked for
 {tolerance} where that can be set; what each was told and what it reached stands at the end.
@@ -201,7 +202,7 @@ def render(report: dict[str, Any]) -> str:
     catalog = workloads()
     described = [[n, catalog[n].title] for n in table.workloads() if n in catalog]
     parts = [
-        _INTRODUCTION.format(sets="8 or more (3 of batch 1024)", tolerance="1e-8"),
+        _INTRODUCTION.format(sets="up to 8 (3 of batch 1024)", tolerance="1e-8"),
         _setting_of(report),
         _targets(table),
         "## Workloads\n\n" + table_text(["name", "what it is"], described),
