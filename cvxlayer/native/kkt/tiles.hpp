@@ -21,7 +21,7 @@ inline void subtract_tile(V* target, const long* row, const int* column, const V
 }
 
 // Blocks of an update: what they need of the columns, and four rows, fits into the first cache.
-constexpr int kBlockColumns = 8, kBlockDepth = 64;
+constexpr int kBlockColumns = 4, kBlockDepth = 64;
 constexpr long kBlockEntries = static_cast<long>(kBlockColumns) * kBlockDepth;
 
 /// MR rows of an update, strips of four columns after another.
