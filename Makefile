@@ -78,11 +78,13 @@ fuzz: $(READY)
 SANITIZED := build/sanitize
 WIDTHS ?= avx2;avx512
 SANITIZED_TESTS := tests/cones/test_native_projection.py tests/program \
-  tests/solve/test_native.py tests/solve/test_robustness.py tests/solve/test_statuses.py \
+  tests/solve/test_native.py tests/solve/test_folded_cones.py tests/solve/test_robustness.py \
+  tests/solve/test_statuses.py \
   tests/differentiate/test_native_primitives.py tests/differentiate/test_native_derivative.py \
   tests/differentiate/test_smoothed.py tests/differentiate/test_central_path.py \
   tests/test_plain_call.py tests/test_warm_start.py tests/test_smoothed_layers.py \
-  tests/test_layer_robustness.py tests/jax/test_layer.py tests/jax/test_derivatives.py
+  tests/test_layer_robustness.py tests/jax/test_layer.py tests/jax/test_derivatives.py \
+  tests/torch/test_tensor_calls.py
 sanitize: $(READY)
 	$(BIN)/cmake -S cvxlayer/native -B $(SANITIZED) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCVXLAYER_SANITIZE=ON '-DCVXLAYER_INSTRUCTION_SETS=$(WIDTHS)' \

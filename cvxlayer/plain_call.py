@@ -79,27 +79,29 @@ class PlainCall:
             ]
         residual = self.run.pull_back(cotangents, bars, LARGE_ADJOINT_RESIDUAL)
         if residual is not None:
-            # Whoever asks for the report may have changed the inputs by then.
-            inputs = tuple(value.copy() for value in self.inputs)
-            same = dataclasses.replace(self, inputs=inputs)
-            warn_not_unique(residual, self.batch_shape, same.report_derivative)
+            warn_of(
+                residual, self.batch_shape, self.evaluator, self.inputs, self.epsilons, self.cone
+            )
         return list(coordinates.pull_back(self.inputs, bars))
 
-    def report_derivative(self) -> DerivativeReport:
-        """Return the derivative report of the call."""
-        return report_of(self.evaluator, self.inputs, self.epsilons, self.cone, self.batch_shape)
 
-
-def report_of(
+def warn_of(
+    residual: np.ndarray,
+    batch_shape: tuple[int, ...],
     evaluator: Evaluator,
     inputs: Sequence[np.ndarray],
     epsilons: Sequence[float],
     cone: ConeSolution,
-    batch_shape: tuple[int, ...],
-) -> DerivativeReport:
-    """Return the derivative report of a call with some inputs, whose solutions are known."""
-    made = evaluator.evaluate(inputs, epsilons, known=cone)
-    return report_derivative(made.solution, batch_shape)
+) -> None:
+    """Warn that the derivative of a call is not unique; see `warn_not_unique`, `PlainCall`."""
+    # Whoever asks for the report may have changed the inputs by then.
+    own = [value.copy() for value in inputs]
+
+    def make_report() -> DerivativeReport:
+        made = evaluator.evaluate(own, epsilons, known=cone)
+        return report_derivative(made.solution, batch_shape)
+
+    warn_not_unique(residual, batch_shape, make_report)
 
 
 def core_settings(settings: Settings) -> CoreSettings:

@@ -7,7 +7,6 @@ that are not plain (other dtypes, other devices, gaps, subclasses), `ops` goes b
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 
 from cvxlayer.evaluation import Evaluator
-from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL, warn_not_unique
-from cvxlayer.plain_call import core_settings, report_of
+from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL
+from cvxlayer.plain_call import core_settings, warn_of
 from cvxlayer.program.native_program import build_tensor_program, cone_of
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
@@ -60,14 +59,10 @@ class TensorCall(NamedTuple):
             found = pull_back(bars, needs, LARGE_ADJOINT_RESIDUAL)
         gradients, residual = found
         if residual is not None:
-            shape = self.run.batch_shape
-            # Whoever asks for the report may have changed the inputs by then.
-            arrays = [to_numpy(tensor).copy() for tensor in inputs]
+            arrays = [to_numpy(tensor) for tensor in inputs]
             epsilons = [machine_epsilon(tensor) for tensor in inputs]
-            report = functools.partial(
-                report_of, self.evaluator, arrays, epsilons, self.cone, shape
-            )
-            warn_not_unique(residual, shape, report)
+            shape = self.run.batch_shape
+            warn_of(residual, shape, self.evaluator, arrays, epsilons, self.cone)
         return gradients
 
 

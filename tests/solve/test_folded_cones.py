@@ -57,19 +57,21 @@ def several_rows(rng: np.random.Generator) -> Built:
     return cp.Problem(cp.Minimize(cost), rows), bound, x
 
 
-def beside_their_variables(rng: np.random.Generator) -> Built:
+def beside_their_variables(rng: np.random.Generator, size: int = SIZE) -> Built:
     """Each t in a row with the variables of its cone, whose entries are sums then."""
-    x, bound = cp.Variable(SIZE), cp.Parameter(3)
+    x, bound = cp.Variable(size), cp.Parameter(3)
     rows: list[Any] = [
-        cp.sum(cp.exp(cp.multiply(rng.normal(size=SIZE), x))) + rng.normal(size=SIZE) @ x
-        <= bound[i] + SIZE
+        cp.sum(cp.exp(cp.multiply(rng.normal(size=size), x))) + rng.normal(size=size) @ x
+        <= bound[i] + size
         for i in range(3)
     ]
-    return (
-        cp.Problem(cp.Minimize(rng.normal(size=SIZE) @ x), [*rows, cp.norm_inf(x) <= 5]),
-        bound,
-        x,
-    )
+    rows.append(cp.norm_inf(x) <= 5)
+    return cp.Problem(cp.Minimize(rng.normal(size=size) @ x), rows), bound, x
+
+
+def beside_one_variable(rng: np.random.Generator) -> Built:
+    """The same with all that is below the pivots in one column, as it lies in A."""
+    return beside_their_variables(rng, 1)
 
 
 def power_cones(rng: np.random.Generator) -> Built:
@@ -84,7 +86,8 @@ def power_cones(rng: np.random.Generator) -> Built:
 
 
 BUILDERS = (
-    sums_of_exponentials, an_equality, several_rows, beside_their_variables, power_cones
+    sums_of_exponentials, an_equality, several_rows, beside_their_variables, beside_one_variable,
+    power_cones,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -14,8 +15,9 @@ from tests.catalog.atoms import ATOM_CASES
 
 TIGHT = 1e-12
 #: What rounding leaves of a residual whose terms are of the size of 20, with numbers up to 1e9
-#: in the scaling; the order of rows, and so the rounding, is that of the release of CVXPY.
-REACHED = 3e-9
+#: in the scaling. CVXPY 1.7 writes the rows in another order, which leaves up to 1.9e-9.
+IS_OLD = tuple(map(int, cp.__version__.split(".")[:2])) < (1, 8)
+REACHED = 3e-9 if IS_OLD else 8e-10
 
 
 def solve(seed: int, eps: float) -> ConeSolution:

@@ -11,7 +11,6 @@ namespace cvxlayer::CVXLAYER_ISA {
 template <class L>
 struct SymmetricVector {
   using V = typename L::V;
-  using D = Dense<L>;
   static constexpr double kRootTwo = 1.4142135623730951;
 
   static void unpack(const V* u, int k, V* full) {
