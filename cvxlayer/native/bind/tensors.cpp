@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Plain calls of a layer from a framework's tensors to its tensors, by `Exchange`: for small
-// batches the steps of Python in between would take longer than the solve.
+// Plain calls of a layer from a framework's tensors to its tensors, by `Exchange`: the steps of
+// Python in between would take as long as the solve of a small QP.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
@@ -10,7 +10,6 @@
 #include <functional>
 #include <memory>
 #include <numeric>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -35,7 +34,7 @@ long count_of(const Shape& shape) {
   return std::accumulate(shape.begin(), shape.end(), 1L, std::multiplies<>());
 }
 
-bool has_rows(const Tensor& tensor) {
+bool is_contiguous(const Tensor& tensor) {
   std::int64_t stride = 1;
   for (int k = tensor.ndim - 1; k >= 0; --k) {
     if (tensor.shape[k] != 1 && tensor.strides != nullptr && tensor.strides[k] != stride) {
@@ -124,7 +123,7 @@ class TensorProgram {
     };
     if (!std::any_of(types_.begin(), types_.end(), is_type)) return false;
     if (!exchange_.view(object, tensor)) return false;
-    if (tensor.device.device_type != nb::device::cpu::value || !has_rows(tensor)) return false;
+    if (tensor.device.device_type != nb::device::cpu::value || !is_contiguous(tensor)) return false;
     if (tensor.dtype != kDouble && tensor.dtype != kSingle) return false;
     const nb::object is_lazy = nb::steal(PyObject_CallMethodNoArgs(object.ptr(), is_lazy_.ptr()));
     if (!is_lazy.is_valid()) throw nb::python_error();
