@@ -103,8 +103,8 @@ struct Factor {
     const int width = node.width, height = width + node.num_below;
     V* panel = storage + node.panel;
     for (int i = 0; i < height; ++i) rows[i] = static_cast<long>(i) * width;
-    for (int begin = 0; begin < width; begin += 4) {
-      const int block = width - begin < 4 ? width - begin : 4;
+    for (int begin = 0; begin < width; begin += kTileColumns) {
+      const int block = width - begin < kTileColumns ? width - begin : kTileColumns;
       const int column[4] = {begin, begin + 1, begin + 2, begin + 3};
       subtract_product(panel, rows + begin, column, height - begin, block,
                        panel + static_cast<long>(begin) * width, width, pivot + node.first, begin);

@@ -21,16 +21,17 @@ inline void subtract_tile(V* target, const long* row, const int* column, const V
 }
 
 // Blocks of an update: what they need of the columns, and four rows, fits into the first cache.
-constexpr int kBlockColumns = 4, kBlockDepth = 64;
+constexpr int kTilesPerBlock = CVXLAYER_VECTOR_BYTES < 64 ? 2 : 1;
+constexpr int kBlockColumns = kTilesPerBlock * kTileColumns, kBlockDepth = 64;
 constexpr long kBlockEntries = static_cast<long>(kBlockColumns) * kBlockDepth;
 
-/// MR rows of an update, strips of four columns after another.
+/// MR rows of an update, one tile after another.
 template <int MR, class V>
 inline void subtract_rows(V* target, const long* row, const int* column, int num_columns,
                           const V* l, long ldl, const V* u, int depth) {
   int j = 0;
-  for (; j + 4 <= num_columns; j += 4) {
-    subtract_tile<MR, 4>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
+  for (; j + kTileColumns <= num_columns; j += kTileColumns) {
+    subtract_tile<MR, kTileColumns>(target, row, column + j, l, ldl, u + j * depth, depth, depth);
   }
   switch (num_columns - j) {
     case 3:

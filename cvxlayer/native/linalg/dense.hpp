@@ -76,7 +76,9 @@ struct Dense {
   template <bool symmetric>
   static void strips(const V* x, const V* y, int k, V* out) {
     int j = 0;
-    for (; j + 4 <= k; j += 4) strip<4, symmetric>(x, y, k, j, out);
+    for (; j + kTileColumns <= k; j += kTileColumns) {
+      strip<kTileColumns, symmetric>(x, y, k, j, out);
+    }
     switch (k - j) {
       case 3:
         return strip<3, symmetric>(x, y, k, j, out);

@@ -7,6 +7,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
+// Columns of a tile of four rows: with what is multiplied, sixteen registers hold three.
+constexpr int kTileColumns = CVXLAYER_VECTOR_BYTES < 64 ? 3 : 4;
+
 /// acc[i][j] = Σ_k l_i[k] · u_j[k], an MR × NR register tile.
 ///   l  rows i at stride ldl;  u  rows j at stride ldu;  depth  number of terms
 template <int MR, int NR, class V>
