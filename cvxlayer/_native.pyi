@@ -98,14 +98,14 @@ class TensorRun(LayerRun):
 class TensorProgram:
     """A compiled program as a function of one framework's tensors."""
 
-    def __init__(self, program: object, exchange: object, types: Sequence[object], is_lazy: str, input_shapes: Sequence[Sequence[int]], output_shapes: Sequence[Sequence[int]]) -> None:
+    def __init__(self, program: object, exchange: object, types: Sequence[object], is_lazy: str, input_shapes: Sequence[Sequence[int]], domains: Sequence[int], output_shapes: Sequence[Sequence[int]]) -> None:
         """
         The types are those to expect, `is_lazy` their method that tells whether what lies in memory is still to be changed.
         """
 
     def run(self, values: object, eps_abs: float, eps_rel: float, max_iterations: int, polish: bool, threads: int, width: int) -> object:
         """
-        Solve a batch: the run and its outputs, of which there are none if a row is not solved; None if the values are not finite and plain tensors.
+        Solve a batch: the run and its outputs, of which there are none if a row is not solved; None if the values are not finite and plain tensors, or may not be what their parameters were declared to be.
         """
 
 def register_program(number: int, program: LayerProgram) -> None:
@@ -131,12 +131,9 @@ def sum_rows(rows: Annotated[NDArray[numpy.float64], dict(shape=(None, None), or
 def is_finite(rows: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
     """Whether no entry is NaN or infinite."""
 
-def is_symmetric(stack: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
-    """Whether every matrix of a stack equals its transpose."""
-
-def is_positive_definite(stack: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], threads: int) -> bool:
+def is_in_domains(rows: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], domains: int, epsilon: float, threads: int) -> bool:
     """
-    Whether every matrix of a stack, given by its lower triangle, is positive definite.
+    Whether every row, a value of finite numbers, is in the domains of these bits up to rounding; False, too, where eigenvalues would have to tell.
     """
 
 def project_dual(kind: int, parameter: float, points: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], nearest: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], derivative: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], root: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], width: int, starts: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> None:

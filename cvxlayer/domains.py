@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from cvxlayer.program.inspection import is_positive_definite, is_symmetric
+from cvxlayer.program.inspection import find_bits, is_in_domains
 from cvxlayer.program.parameters import ParameterDomain
 
 _Stack = Shaped[np.ndarray, "rows ..."]
@@ -23,6 +23,7 @@ _Rule = Callable[[np.ndarray, float], np.ndarray | None]
 # What CVXPY itself tolerates when a value is assigned to a parameter.
 _ROUNDING = 1e-10
 _EIGENVALUE_ROUNDING = 1e-8
+_SEMIDEFINITE = find_bits(ParameterDomain(is_psd=True)) or 0
 
 
 def find_violation(
@@ -39,14 +40,13 @@ def find_violation(
     Returns:
         Which rows are outside, and the words that follow "must be"; None if all are inside.
     """
+    bits = None if np.iscomplexobj(values) else find_bits(domain)
+    if bits is not None and is_in_domains(_flat(values), bits, epsilon, threads):
+        return None
     for field, rule, words in _RULES:
         if getattr(domain, field):
             if field in ("is_psd", "is_nsd") and np.iscomplexobj(values):
                 values = _real_block(values)
-            is_plain = values.ndim == 3 and not np.iscomplexobj(values)
-            is_surely = _USUAL.get(field) if is_plain else None
-            if is_surely is not None and is_surely(values, threads):
-                continue
             wrong = rule(values, epsilon)
             if wrong is not None and wrong.any():
                 return wrong, words
@@ -59,6 +59,10 @@ def find_violation(
         if wrong.any():
             return wrong, "zero outside its declared `sparsity`"
     return None
+
+
+def _flat(values: _Stack) -> np.ndarray:
+    return values.reshape(len(values), -1)
 
 
 def _real_block(values: _Stack) -> _Stack:
@@ -109,13 +113,13 @@ def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
 
 
 def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict | None:
+    # Many times cheaper than eigenvalues.
+    if is_in_domains(_flat(values), _SEMIDEFINITE, epsilon, 1):
+        return None
     dimension = values.shape[-1]
     rounding = max(_EIGENVALUE_ROUNDING, 8 * dimension * epsilon)
     shift = rounding * np.max(np.abs(values), axis=(-1, -2), initial=1.0, keepdims=True)
     shifted = values + shift * np.eye(dimension)
-    # Many times cheaper than eigenvalues.
-    if is_positive_definite(shifted.reshape(-1, dimension, dimension), 1):
-        return None
     return _any_entry(np.linalg.eigvalsh(shifted) < 0)
 
 
@@ -166,9 +170,3 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
         "negative semidefinite (`NSD=True`)",
     ),
 )
-# What values usually are, to the last bit, where that is cheap to tell: then nothing is measured.
-_USUAL: dict[str, Callable[[np.ndarray, int], bool]] = {
-    "is_symmetric": is_symmetric,
-    "is_psd": is_positive_definite,
-    "is_nsd": lambda values, threads: is_positive_definite(-values, threads),
-}

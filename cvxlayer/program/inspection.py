@@ -7,10 +7,13 @@ call, where ours want to work: that has cost more than the solve itself.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float
 
 from cvxlayer import _native
+from cvxlayer.program.parameters import ParameterDomain
 
 
 def is_finite(rows: Float[np.ndarray, "batch size"], threads: int) -> bool:
@@ -18,11 +21,37 @@ def is_finite(rows: Float[np.ndarray, "batch size"], threads: int) -> bool:
     return _native.is_finite(rows, threads)
 
 
-def is_symmetric(stack: Float[np.ndarray, "batch n n"], threads: int) -> bool:
-    """Tell whether every matrix equals its transpose to the last bit."""
-    return _native.is_symmetric(stack, threads)
+def is_in_domains(
+    values: Float[np.ndarray, "batch size"], domains: int, epsilon: float, threads: int
+) -> bool:
+    """Tell whether every value is in the domains of `find_bits`, up to rounding.
+
+    The rounding is that of `domains.py`, for numbers of machine epsilon `epsilon`. False does not
+    say that one is outside: some cases are left to eigenvalues, which the core does not compute.
+    """
+    return _native.is_in_domains(values, domains, epsilon, threads)
 
 
-def is_positive_definite(stack: Float[np.ndarray, "batch n n"], threads: int) -> bool:
-    """Tell whether the pivots of every matrix, given by its lower triangle, are positive."""
-    return _native.is_positive_definite(stack, threads)
+def find_bits(domain: ParameterDomain) -> int | None:
+    """Return what `is_in_domains` calls a domain, None if it does not know all that is declared."""
+    bits = 0
+    for field in dataclasses.fields(domain):
+        declared = getattr(domain, field.name)
+        if declared is None or declared is False:
+            continue
+        if field.name not in _BITS:
+            return None
+        bits |= _BITS[field.name]
+    return bits
+
+
+# As in `native/batch/inspect.hpp`.
+_BITS = {
+    "is_nonneg": 1,
+    "is_nonpos": 2,
+    "is_pos": 4,
+    "is_neg": 8,
+    "is_symmetric": 16,
+    "is_psd": 32,
+    "is_nsd": 64,
+}

@@ -43,6 +43,7 @@ def build_tensor_program(
     types: Sequence[type],
     is_lazy: str,
     input_shapes: Sequence[tuple[int, ...]],
+    domains: Sequence[int],
     output_shapes: Sequence[tuple[int, ...]],
 ) -> _native.TensorProgram | None:
     """Return a program of the core as a function of one framework's tensors.
@@ -53,6 +54,7 @@ def build_tensor_program(
         types: what they are; other types, also those derived from these, are not plain.
         is_lazy: their method that tells whether what lies in memory is still to be changed.
         input_shapes: of one instance, one for each part of θ.
+        domains: what each part must be, by `inspection.find_bits`.
         output_shapes: of one instance.
 
     Returns:
@@ -61,7 +63,13 @@ def build_tensor_program(
     if not _native.can_exchange(exchange):
         return None
     return _native.TensorProgram(
-        native, exchange, list(types), is_lazy, list(input_shapes), list(output_shapes)
+        native,
+        exchange,
+        list(types),
+        is_lazy,
+        list(input_shapes),
+        list(domains),
+        list(output_shapes),
     )
 
 

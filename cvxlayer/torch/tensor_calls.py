@@ -16,6 +16,7 @@ import torch
 from cvxlayer.evaluation import Evaluator
 from cvxlayer.notices import LARGE_ADJOINT_RESIDUAL
 from cvxlayer.plain_call import core_settings, warn_of
+from cvxlayer.program.inspection import find_bits
 from cvxlayer.program.native_program import build_tensor_program, cone_of
 from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
@@ -93,7 +94,9 @@ def _find_program(evaluator: Evaluator) -> Any:
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     program = evaluator.program
     is_linear = evaluator.is_all_in_core and program.is_linear
-    if exchange is None or not is_linear or any(rule.has_domain for rule in evaluator.rules):
+    found = [find_bits(spec.domain) for spec in program.parameters]
+    domains = [bits for bits in found if bits is not None]
+    if exchange is None or not is_linear or len(domains) < len(found):
         return None
     return build_tensor_program(
         program.native,
@@ -101,6 +104,7 @@ def _find_program(evaluator: Evaluator) -> Any:
         _TYPES,
         "is_neg",
         [spec.shape for spec in program.parameters],
+        domains,
         [spec.shape for spec in program.outputs],
     )
 

@@ -18,6 +18,7 @@ from cvxlayer.errors import (  # noqa: E402
     SolverError,
     Status,
 )
+from cvxlayer.program.inspection import find_bits  # noqa: E402
 from cvxlayer.torch import Layer, tensor_calls  # noqa: E402
 from tests.catalog.dpp_problems import DPP_CASES  # noqa: E402
 from tests.catalog.problems import PROBLEMS, case_named  # noqa: E402
@@ -71,8 +72,8 @@ def test_both_ways_give_the_same_bits(case, rng):
     rows = [case.sample(rng) for _ in range(6)]
     columns = list(zip(*rows, strict=True))
     evaluator = short._evaluator
-    has_domains = any(rule.has_domain for rule in evaluator.rules)
-    is_plain = evaluator.program.is_real and evaluator.program.is_linear and not has_domains
+    is_known = all(find_bits(rule.spec.domain) is not None for rule in evaluator.rules)
+    is_plain = evaluator.program.is_real and evaluator.program.is_linear and is_known
     for values in (
         [column[0] for column in columns],
         [np.stack(column) for column in columns],
@@ -134,7 +135,43 @@ def test_what_is_not_plain_goes_the_other_way(rng):
         check_equal(short, long, [other], rng)
     assert torch.equal(short(negative)[1], short(-value)[1])
     assert not is_short(short, [value], verbose=True)
-    assert not is_short(projection(nonneg=True)[0], [value.abs()])
+    assert not is_short(projection(integer=True)[0], [value.round()])
+
+
+def test_values_in_their_domains_go_the_short_way(rng):
+    short, long = projection(nonneg=True)
+    value = torch.tensor(rng.uniform(size=(4, 3)))
+    for shift, dtype, is_inside in (
+        (0.0, DOUBLE, True),
+        (5e-11, DOUBLE, True),
+        (1e-7, SINGLE, True),
+        (1e-7, DOUBLE, False),
+    ):
+        changed = value.clone()
+        changed[2, 1] = -shift
+        changed = changed.to(dtype)
+        assert is_short(short, [changed]) == is_inside
+        if is_inside:
+            check_equal(short, long, [changed], rng)
+            continue
+        for layer in (short, long):
+            with pytest.raises(ParameterValueError, match="at batch index 2 .* nonnegative"):
+                layer(changed)
+
+
+def test_semidefinite_matrices_that_are_singular_go_the_short_way(rng):
+    x, P, q = cp.Variable(4), cp.Parameter((4, 4), PSD=True), cp.Parameter(4)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, P) + q @ x), [cp.norm_inf(x) <= 1])
+    short, long = two_layers(problem, [P, q], [x])
+    root = rng.normal(size=(5, 4, 2))
+    matrices = root @ root.swapaxes(1, 2)
+    values = [torch.tensor(value) for value in (matrices, rng.normal(size=(5, 4)))]
+    assert is_short(short, values)
+    check_equal(short, long, values, rng)
+    values[0][3] -= 0.01 * torch.eye(4)
+    assert not is_short(short, values)
+    with pytest.raises(ParameterValueError, match="positive semidefinite"):
+        short(*values)
 
 
 def test_batch_dimensions_that_differ_go_the_other_way(rng):

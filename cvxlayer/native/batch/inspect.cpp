@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -19,6 +20,10 @@ constexpr long kAlignment = 64;
 constexpr long kNumbersPerThread = 100'000, kNumbersPerPiece = 16'384;
 // One multiply-add of a factorization costs about as much as this many numbers.
 constexpr double kNumbersPerMultiplyAdd = 0.5;
+
+// What CVXPY itself tolerates when a value is assigned to a parameter.
+constexpr double kRounding = 1e-10, kEigenvalueRounding = 1e-8;
+constexpr long kBlock = 16;  // rows and columns that are compared while both are in cache
 
 /// Whether test(begin, end) holds on all pieces of [0, count); the others are left out then.
 template <class Test>
@@ -41,6 +46,77 @@ struct Free {
   void operator()(char* memory) const { std::free(memory); }
 };
 
+std::unique_ptr<char, Free> allocate(size_t bytes) {
+  const size_t rounded = (bytes / kAlignment + 1) * kAlignment;
+  auto* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));
+  if (memory == nullptr) throw std::bad_alloc();
+  return std::unique_ptr<char, Free>(memory);
+}
+
+/// One value, and what rounding may have done to it.
+struct Value {
+  const double* numbers;
+  long size, order;
+  double epsilon;
+
+  double largest() const {
+    double found = 1.0;
+    for (long k = 0; k < size; ++k) found = std::max(found, std::abs(numbers[k]));
+    return found;
+  }
+
+  /// NaN where a number is infinite, so that nothing is within it.
+  double rounding() const {
+    return std::max(kRounding, 8.0 * epsilon) * (largest() + 0.0 * largest());
+  }
+
+  /// Whether sign · number ≥ −allowed everywhere.
+  bool has_sign(double sign, double allowed) const {
+    bool holds = true;
+    for (long k = 0; k < size; ++k) holds &= sign * numbers[k] >= -allowed;
+    return holds;
+  }
+
+  bool has_strict_sign(double sign) const {
+    bool holds = true;
+    for (long k = 0; k < size; ++k) holds &= sign * numbers[k] > 0.0;
+    return holds;
+  }
+
+  bool is_symmetric(double allowed) const {
+    for (long top = 0; top < order; top += kBlock) {
+      for (long left = 0; left <= top; left += kBlock) {
+        if (!is_block_symmetric(top, left, allowed)) return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  bool is_block_symmetric(long top, long left, double allowed) const {
+    const long bottom = std::min(top + kBlock, order), right = std::min(left + kBlock, order);
+    bool holds = true;
+    for (long i = top; i < bottom; ++i) {
+      for (long j = left; j < right; ++j) {
+        holds &= std::abs(numbers[i * order + j] - numbers[j * order + i]) <= allowed;
+      }
+    }
+    return holds;
+  }
+};
+
+/// What is tried exactly at first is mostly so, and then nothing has to be measured.
+bool has_entries_in_domains(const Value& value, unsigned domains) {
+  const auto holds = [&](unsigned domain, const auto& test) {
+    return (domains & domain) == 0 || test(0.0) || test(value.rounding());
+  };
+  return holds(kNonnegative, [&](double allowed) { return value.has_sign(1.0, allowed); }) &&
+         holds(kNonpositive, [&](double allowed) { return value.has_sign(-1.0, allowed); }) &&
+         holds(kSymmetric, [&](double allowed) { return value.is_symmetric(allowed); }) &&
+         ((domains & kPositive) == 0 || value.has_strict_sign(1.0)) &&
+         ((domains & kNegative) == 0 || value.has_strict_sign(-1.0));
+}
+
 }  // namespace
 
 bool all_finite(const double* numbers, long count, int threads) {
@@ -56,33 +132,28 @@ bool all_finite(const double* numbers, long count, int threads) {
   });
 }
 
-bool all_symmetric(const double* matrices, long count, int n, int threads) {
-  const long size = static_cast<long>(n) * n;
-  return holds_everywhere(count, static_cast<double>(size), threads, [=](long begin, long end) {
-    for (long k = begin; k < end; ++k) {
-      const double* matrix = matrices + k * size;
-      for (long i = 0; i < n; ++i) {
-        for (long j = 0; j < i; ++j) {
-          if (matrix[i * n + j] != matrix[j * n + i]) return false;
-        }
-      }
-    }
-    return true;
-  });
-}
-
-bool all_positive_definite(const double* matrices, long count, int n, int threads) {
+bool all_in_domains(const double* values, long count, long size, unsigned domains, double epsilon,
+                    int threads) {
   int available = 0;
   const Kernels& kernels = *available_kernels(&available)[0];
-  const long size = static_cast<long>(n) * n;
-  const double each = static_cast<double>(size) * (1.0 + kNumbersPerMultiplyAdd * n / 6.0);
-  const size_t bytes = (kernels.definite_bytes(n) / kAlignment + 1) * kAlignment;
-  return holds_everywhere(count, each, threads, [&, bytes](long begin, long end) {
-    const std::unique_ptr<char, Free> workspace(
-        static_cast<char*>(std::aligned_alloc(kAlignment, bytes)));
-    if (workspace == nullptr) throw std::bad_alloc();
+  const long order = std::lround(std::sqrt(static_cast<double>(size)));
+  const bool has_eigenvalues = (domains & (kSemidefinite | kNegativeSemidefinite)) != 0;
+  const auto n = static_cast<int>(order);
+  const double rounding = std::max(kEigenvalueRounding, 8.0 * n * epsilon);
+  const double pivots = has_eigenvalues ? kNumbersPerMultiplyAdd * n / 6.0 : 0.0;
+  const double each = static_cast<double>(size) * (1.0 + pivots);
+  const size_t bytes = has_eigenvalues ? kernels.definite_bytes(n) : 0;
+  return holds_everywhere(count, each, threads, [&](long begin, long end) {
+    const auto workspace = allocate(bytes);
+    const auto is_definite = [&](unsigned domain, const double* matrix, double sign) {
+      return (domains & domain) == 0 ||
+             kernels.is_definite(workspace.get(), matrix, n, sign, rounding);
+    };
     for (long k = begin; k < end; ++k) {
-      if (!kernels.is_definite(workspace.get(), matrices + k * size, n)) return false;
+      const double* numbers = values + k * size;
+      if (!has_entries_in_domains({numbers, size, order, epsilon}, domains)) return false;
+      if (!is_definite(kSemidefinite, numbers, 1.0)) return false;
+      if (!is_definite(kNegativeSemidefinite, numbers, -1.0)) return false;
     }
     return true;
   });
@@ -96,10 +167,7 @@ void project_dual(const CurvedCone& cone, const double* points, const double* st
   for (int k = 0; k < available; ++k) {
     if (kernels[k]->width == width) chosen = kernels[k];
   }
-  const size_t bytes = (chosen->projection_bytes(cone) / kAlignment + 1) * kAlignment;
-  const std::unique_ptr<char, Free> workspace(
-      static_cast<char*>(std::aligned_alloc(kAlignment, bytes)));
-  if (workspace == nullptr) throw std::bad_alloc();
+  const auto workspace = allocate(chosen->projection_bytes(cone));
   chosen->project_dual(cone, workspace.get(), points, starts, count, nearest, derivative, root);
 }
 

@@ -11,11 +11,22 @@ namespace cvxlayer {
 /// Whether no number is NaN or infinite.
 bool all_finite(const double* numbers, long count, int threads);
 
-/// Whether each of `count` matrices, n × n, row-major, equals its transpose.
-bool all_symmetric(const double* matrices, long count, int n, int threads);
+/// What the values of a parameter may be declared to be, as bits; as in `program/inspection.py`.
+enum Domain : unsigned {
+  kNonnegative = 1,
+  kNonpositive = 2,
+  kPositive = 4,
+  kNegative = 8,
+  kSymmetric = 16,  // this and those below: of square matrices, row-major
+  kSemidefinite = 32,
+  kNegativeSemidefinite = 64,
+};
 
-/// Whether each has positive pivots only; the lower triangles are read.
-bool all_positive_definite(const double* matrices, long count, int n, int threads);
+/// Whether each of `count` values, `size` finite numbers each, lies in all of the domains up to
+/// the rounding of numbers with this machine epsilon, as `domains.py` has it. False, too, where
+/// eigenvalues would have to tell.
+bool all_in_domains(const double* values, long count, long size, unsigned domains, double epsilon,
+                    int threads);
 
 /// Project `count` points, rows of cone.size numbers, onto the dual cone, W = `width` at once,
 /// with the derivative of the projection and its root (cone.size² numbers each). `starts` is null

@@ -117,7 +117,7 @@ struct Kernels {
                        double* root);
   /// Whether a dense matrix is positive definite; only for width 1, null for others.
   size_t (*definite_bytes)(int n);
-  bool (*is_definite)(char* workspace, const double* matrix, int n);
+  bool (*is_definite)(char* workspace, const double* matrix, int n, double sign, double rounding);
 };
 
 /// The kernels for the widest instruction set of this processor, narrowest width first;

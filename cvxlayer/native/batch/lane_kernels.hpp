@@ -199,11 +199,12 @@ struct LaneKernels {
     return arena.used();
   }
 
-  static bool is_definite(char* workspace, const double* matrix, int n) {
+  static bool is_definite(char* workspace, const double* matrix, int n, double sign,
+                          double rounding) {
     Arena arena(workspace);
     Definiteness<L> definiteness;
     definiteness.lay_out(n, arena);
-    return definiteness.is_definite(matrix);
+    return definiteness.is_definite(matrix, sign, rounding);
   }
 
   static constexpr Kernels table(const char* isa) {

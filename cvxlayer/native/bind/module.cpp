@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
@@ -284,22 +285,13 @@ bool is_finite(Table rows, int threads) {
   return all_finite(rows.data(), static_cast<long>(rows.size()), threads);
 }
 
-void check_square(const Stack& stack) {
-  if (stack.shape(1) != stack.shape(2)) refuse("stack", stack.shape(1), stack.shape(1));
-}
-
-bool is_symmetric(Stack stack, int threads) {
-  check_square(stack);
+bool is_in_domains(Table rows, unsigned domains, double epsilon, int threads) {
+  const auto size = static_cast<long>(rows.shape(1));
+  const long order = std::lround(std::sqrt(static_cast<double>(size)));
+  if (domains >= kSymmetric && order * order != size) refuse("rows", rows.shape(0), order * order);
   const nb::gil_scoped_release release;
-  return all_symmetric(stack.data(), static_cast<long>(stack.shape(0)),
-                       static_cast<int>(stack.shape(1)), threads);
-}
-
-bool is_positive_definite(Stack stack, int threads) {
-  check_square(stack);
-  const nb::gil_scoped_release release;
-  return all_positive_definite(stack.data(), static_cast<long>(stack.shape(0)),
-                               static_cast<int>(stack.shape(1)), threads);
+  return all_in_domains(rows.data(), static_cast<long>(rows.shape(0)), size, domains, epsilon,
+                        threads);
 }
 
 void project_onto_dual(int kind, double parameter, Table points, MutableTable nearest,
@@ -471,10 +463,10 @@ NB_MODULE(_native, module) {
              "Write the sum of the rows, added in their order.");
   module.def("is_finite", &cvxlayer::is_finite, "rows"_a, "threads"_a,
              "Whether no entry is NaN or infinite.");
-  module.def("is_symmetric", &cvxlayer::is_symmetric, "stack"_a, "threads"_a,
-             "Whether every matrix of a stack equals its transpose.");
-  module.def("is_positive_definite", &cvxlayer::is_positive_definite, "stack"_a, "threads"_a,
-             "Whether every matrix of a stack, given by its lower triangle, is positive definite.");
+  module.def("is_in_domains", &cvxlayer::is_in_domains, "rows"_a, "domains"_a, "epsilon"_a,
+             "threads"_a,
+             "Whether every row, a value of finite numbers, is in the domains of these bits up to "
+             "rounding; False, too, where eigenvalues would have to tell.");
   module.def("project_dual", &cvxlayer::project_onto_dual, "kind"_a, "parameter"_a, "points"_a,
              "nearest"_a, "derivative"_a, "root"_a, "width"_a, "starts"_a.none() = nb::none(),
              "Write the projections of points onto the dual of one cone, the derivatives there and "

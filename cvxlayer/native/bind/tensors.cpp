@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <utility>
 #include <vector>
 
+#include "../batch/inspect.hpp"
 #include "../batch/layer_run.hpp"
 #include "../batch/threads.hpp"
 #include "exchange.hpp"
@@ -90,17 +92,20 @@ struct Result {
 class TensorProgram {
  public:
   TensorProgram(nb::object program, nb::handle capsule, std::vector<nb::object> types,
-                nb::str is_lazy, std::vector<Shape> input_shapes, std::vector<Shape> output_shapes)
+                nb::str is_lazy, std::vector<Shape> input_shapes, std::vector<unsigned> domains,
+                std::vector<Shape> output_shapes)
       : owner_(std::move(program)),
         program_(nb::cast<const LayerProgram*>(owner_)),
         exchange_(capsule),
         types_(std::move(types)),
         is_lazy_(std::move(is_lazy)),
         inputs_(std::move(input_shapes)),
+        domains_(std::move(domains)),
         outputs_(std::move(output_shapes)) {
     if (static_cast<long>(inputs_.size()) != program_->num_parts() ||
-        outputs_.size() > program_->outputs().size()) {
-      throw nb::value_error("native engine: one shape for each parameter and each output");
+        inputs_.size() != domains_.size() || outputs_.size() > program_->outputs().size()) {
+      throw nb::value_error(
+          "native engine: one shape and domain for each parameter, one shape for each output");
     }
     for (size_t k = 0; k < inputs_.size(); ++k) {
       check(count_of(inputs_[k]) == program_->part_size(static_cast<long>(k)));
@@ -114,6 +119,14 @@ class TensorProgram {
   const Exchange& exchange() const { return exchange_; }
   const std::vector<Shape>& inputs() const { return inputs_; }
   const std::vector<Shape>& outputs() const { return outputs_; }
+
+  /// Whether the values of parameter k, which came as numbers of this type, are what was declared.
+  bool are_in_domain(size_t k, const RowBlock& values, nb::dlpack::dtype type, int threads) const {
+    const double epsilon = type == kDouble ? std::numeric_limits<double>::epsilon()
+                                           : std::numeric_limits<float>::epsilon();
+    return domains_[k] == 0 ||
+           all_in_domains(values.start, values.rows, values.length, domains_[k], epsilon, threads);
+  }
 
   /// What is in a tensor of one of the types, if it is single or double, in host memory, without
   /// gaps and without operations that are still to be applied.
@@ -145,7 +158,9 @@ class TensorProgram {
   Exchange exchange_;
   std::vector<nb::object> types_;
   nb::str is_lazy_;
-  std::vector<Shape> inputs_, outputs_;
+  std::vector<Shape> inputs_;
+  std::vector<unsigned> domains_;
+  std::vector<Shape> outputs_;
 };
 
 /// The values of a call.
@@ -289,14 +304,16 @@ nb::object run(nb::handle_t<TensorProgram> self, nb::handle objects, double eps_
   {
     const nb::gil_scoped_release release;
     Theta theta;
+    bool is_sound = true;
     for (size_t k = 0; k < values.numbers.size(); ++k) {
+      Numbers& numbers = values.numbers[k];
       const long rows = values.is_shared[k] ? 1 : batch;
-      theta.push_back(
-          {values.numbers[k].doubles(threads), rows, program.part_size(static_cast<long>(k))});
+      theta.push_back({numbers.doubles(threads), rows, program.part_size(static_cast<long>(k))});
+      is_sound = is_sound && tensors.are_in_domain(k, theta.back(), numbers.type, threads);
     }
-    bool is_finite = false;
-    ProgramData data = program.evaluate(theta, batch, threads, &is_finite);
-    if (is_finite) {
+    ProgramData data;
+    if (is_sound) data = program.evaluate(theta, batch, threads, &is_sound);
+    if (is_sound) {
       made = std::make_unique<TensorRun>(tensors, std::move(data), theta, values,
                                          layer_settings(eps_abs, eps_rel, max_iterations, polish),
                                          threads, width, starts);
@@ -330,14 +347,16 @@ void bind_tensors(nb::module_& module) {
   nb::class_<TensorProgram>(module, "TensorProgram",
                             "A compiled program as a function of one framework's tensors.")
       .def(nb::init<nb::object, nb::handle, std::vector<nb::object>, nb::str, std::vector<Shape>,
-                    std::vector<Shape>>(),
-           "program"_a, "exchange"_a, "types"_a, "is_lazy"_a, "input_shapes"_a, "output_shapes"_a,
+                    std::vector<unsigned>, std::vector<Shape>>(),
+           "program"_a, "exchange"_a, "types"_a, "is_lazy"_a, "input_shapes"_a, "domains"_a,
+           "output_shapes"_a,
            "The types are those to expect, `is_lazy` their method that tells whether what lies in "
            "memory is still to be changed.")
       .def("run", &run, "values"_a, "eps_abs"_a, "eps_rel"_a, "max_iterations"_a, "polish"_a,
            "threads"_a, "width"_a,
            "Solve a batch: the run and its outputs, of which there are none if a row is not "
-           "solved; None if the values are not finite and plain tensors.");
+           "solved; None if the values are not finite and plain tensors, or may not be what their "
+           "parameters were declared to be.");
 }
 
 }  // namespace cvxlayer

@@ -33,14 +33,20 @@ struct Definiteness {
     factor.lay_out(symbolic, arena);
   }
 
-  /// `matrix` is n × n, row-major; only its lower triangle is read.
-  bool is_definite(const double* matrix) {
+  /// Whether `matrix` · `side` + `rounding` · max(1, |entries|) · I is. It is n × n, row-major;
+  /// only its lower triangle is read.
+  bool is_definite(const double* matrix, double side, double rounding) {
     const int n = node.width;
+    double largest = 1.0;
     for (int i = 0; i < n; ++i) {
       sign[i] = 1;
       const long row = static_cast<long>(i) * n;
-      for (int j = 0; j <= i; ++j) factor.storage[row + j] = matrix[row + j];
+      for (int j = 0; j <= i; ++j) {
+        factor.storage[row + j] = side * matrix[row + j];
+        largest = O::max(largest, O::abs(matrix[row + j]));
+      }
     }
+    for (int i = 0; i < n; ++i) factor.storage[static_cast<long>(i) * n + i] += rounding * largest;
     factor.factorize(0.0);  // a pivot that is not positive, or NaN, is replaced by 0
     bool positive = true;
     for (int i = 0; i < n; ++i) positive &= factor.pivot[i] > 0.0;
