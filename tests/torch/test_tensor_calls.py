@@ -155,7 +155,7 @@ def test_values_in_their_domains_go_the_short_way(rng):
             check_equal(short, long, [changed], rng)
             continue
         for layer in (short, long):
-            with pytest.raises(ParameterValueError, match="at batch index 2 .* nonnegative"):
+            with pytest.raises(ParameterValueError, match=r"at batch index 2 .* nonnegative"):
                 layer(changed)
 
 
