@@ -87,6 +87,15 @@ def _times(table: Table, measure: str, batch: int) -> str:
     return table_text(["µs per instance", "cvxlayer", *peers], rows)
 
 
+def _two_cores_text(seconds: float | None, cell: dict[str, Any] | None) -> str:
+    ratio = speedup(cell)
+    if seconds is None or cell is None or ratio is None:
+        return "–"
+    available = cell.get("available_speedup")
+    limit = f" / {available:.2f}×" if available else ""
+    return f"{number_text(seconds * 1e6)} ({ratio:.2f}×{limit})"
+
+
 def _two_cores(table: Table) -> str:
     rows = []
     for workload in table.workloads():
@@ -94,15 +103,17 @@ def _two_cores(table: Table) -> str:
         for measure in _TITLES:
             for batch in (b for b in table.batches() if b >= 64):
                 two = table.seconds(measure, batch, workload, "cvxlayer", cores=2)
-                ratio = speedup(table.cell(measure, batch, workload, "cvxlayer", cores=2))
-                row.append(f"{number_text(two * 1e6)} ({ratio:.2f}×)" if two and ratio else "–")
+                cell = table.cell(measure, batch, workload, "cvxlayer", cores=2)
+                row.append(_two_cores_text(two, cell))
         rows.append(row)
     columns = [f"{m}, batch {b}" for m in _TITLES for b in table.batches() if b >= 64]
     if all(cell == "–" for row in rows for cell in row[1:]):
         return ""
     text = (
         "## Ours on two cores\n\nµs per instance, wall time (× faster than with `threads=1` in "
-        "the same process, timed in turns).\n\n"
+        "the same process, timed in turns; after the stroke how many times as much two threads do "
+        "that make the same calls, each with `threads=1` and for itself: what the machine gives to "
+        "two cores at that moment).\n\n"
     )
     return text + table_text(["workload", *columns], rows)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.benchmarks.reference import solve
 from tests.benchmarks.targets import Table, reached
 from tests.benchmarks.timing import FEWEST_TURNS, measure
 from tests.benchmarks.verdict import Examiner
+from tests.benchmarks.worker import CALLS_AT_ONCE, at_once
 from tests.catalog.problems import project_simplex
 
 
@@ -213,3 +215,16 @@ def test_the_section_about_derivatives_is_replaced_where_it_is() -> None:
     once = replace_section(page, section)
     assert once.index("## Memory") < once.index("## Every other") < once.index("## Settings")
     assert replace_section(once, section) == once
+
+
+def test_calls_at_once_are_made_on_two_threads() -> None:
+    calls: list[tuple[int, int]] = []
+    job = Job(lambda k: calls.append((threading.get_ident(), k)), lambda _, k: Answer())
+    at_once(job, num_sets=3).run(2)
+    threads = {thread for thread, _ in calls}
+    assert len(threads) == 2
+    for thread, first in zip(
+        sorted(threads, key=threading.get_ident().__eq__), (3, 2), strict=True
+    ):
+        expected = [(first + k) % 3 for k in range(CALLS_AT_ONCE)]
+        assert [k for one, k in calls if one == thread] == expected

@@ -20,6 +20,8 @@ BATCHES = (1, 64, 1024)
 MEASURES = ("forward", "backward", "step", "layer backward")
 #: Our side on one thread, timed beside the same on two.
 ONE_THREAD = "one thread"
+#: The same on two threads that call it for themselves, so often in a turn: what the machine gives.
+AT_ONCE, CALLS_AT_ONCE = "two at once", 4
 #: All data sets of a cell together.
 MOST_DATA_BYTES = 1.5e9
 #: For what a peer prepares and for each of its turns.
@@ -89,6 +91,26 @@ def contenders_of(measure: str, solver: str | None, *, ours_only: bool) -> list[
     return everyone[:1] if ours_only else everyone
 
 
+def at_once(job: Any, num_sets: int) -> Any:
+    """The job of calling `job` from two threads, which share nothing but the machine."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tests.benchmarks.contenders import Job
+
+    other = ThreadPoolExecutor(1)
+
+    def some(first: int) -> None:
+        for k in range(CALLS_AT_ONCE):
+            job.run((first + k) % num_sets)
+
+    def run(k: int) -> None:
+        pending = other.submit(some, k + 1)
+        some(k)
+        pending.result()
+
+    return Job(run, job.read)
+
+
 class WorkloadRun:
     """All cells of one workload on one number of cores."""
 
@@ -145,16 +167,21 @@ class WorkloadRun:
             with as_peer(record, PEER_SECONDS) if is_peer else contextlib.nullcontext():
                 jobs[one.name] = one.prepare(own, self._options.cores)
             if self._options.cores > 1:  # in turns with itself, so that the ratio is fair
-                jobs[ONE_THREAD] = one.prepare(own, 1)
+                jobs[ONE_THREAD] = alone = one.prepare(own, 1)
+                if measure in ("forward", "backward"):  # what is not the core's is Python's
+                    jobs[AT_ONCE] = at_once(alone, len(own))
         peers = Peers([one.name for one in everyone[1:]], PEER_SECONDS)
         times = time_jobs(jobs, len(sets), self._options.seconds, peers)
-        alone = times.pop(ONE_THREAD, None)
+        alone, both = times.pop(ONE_THREAD, None), times.pop(AT_ONCE, None)
         for name, summary in times.items():
             records[name] |= summary
             if "seconds" not in summary:
                 continue
             if alone is not None:
                 records[name]["one_thread_seconds"] = alone["seconds"]
+            if alone is not None and both is not None:
+                available = 2 * CALLS_AT_ONCE * alone["seconds"] / both["seconds"]
+                records[name]["available_speedup"] = available
             self._per_instance[measure, name] = summary["seconds"] / batch
             records[name]["per_instance"] = self._per_instance[measure, name]
         return list(records.values())
