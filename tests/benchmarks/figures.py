@@ -194,8 +194,9 @@ def _setting_of(report: dict[str, Any]) -> str:
     machine = report["machine"]
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     busy = [c["busy"] for c in report["cells"] if c["cores"] == 1 and "busy" in c]
+    kernels = f"our kernels for {machine['kernels']}, " if "kernels" in machine else ""
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['processor']}, {machine['cores']} cores, {kernels}{machine['system']}, Python "
         f"{machine['python']}. {packages}. Commit {machine['commit']}. The run took "
         f"{report['seconds'] / 60:.0f} minutes.",
     ]

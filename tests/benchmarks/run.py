@@ -162,6 +162,8 @@ def used(found: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
+    from cvxlayer._native import instruction_set
+
     model = platform.processor()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -172,6 +174,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "kernels": instruction_set(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
