@@ -7,6 +7,7 @@ of its domain is accepted: rounding of the dtype it came in, not of float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -62,7 +63,7 @@ def find_violation(
 
 
 def _flat(values: _Stack) -> np.ndarray:
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _real_block(values: _Stack) -> _Stack:

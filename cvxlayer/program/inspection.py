@@ -15,6 +15,17 @@ from jaxtyping import Float
 from cvxlayer import _native
 from cvxlayer.program.parameters import ParameterDomain
 
+# As in `native/batch/inspect.hpp`.
+_BITS = {
+    "is_nonneg": 1,
+    "is_nonpos": 2,
+    "is_pos": 4,
+    "is_neg": 8,
+    "is_symmetric": 16,
+    "is_psd": 32,
+    "is_nsd": 64,
+}
+
 
 def is_finite(rows: Float[np.ndarray, "batch size"], threads: int) -> bool:
     """Tell whether no entry is NaN or infinite."""
@@ -43,15 +54,3 @@ def find_bits(domain: ParameterDomain) -> int | None:
             return None
         bits |= _BITS[field.name]
     return bits
-
-
-# As in `native/batch/inspect.hpp`.
-_BITS = {
-    "is_nonneg": 1,
-    "is_nonpos": 2,
-    "is_pos": 4,
-    "is_neg": 8,
-    "is_symmetric": 16,
-    "is_psd": 32,
-    "is_nsd": 64,
-}

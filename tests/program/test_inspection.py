@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cvxlayer.domains import find_violation
 from cvxlayer.program.inspection import find_bits, is_finite, is_in_domains
 from cvxlayer.program.parameters import ParameterDomain
 
@@ -112,3 +113,8 @@ def test_what_the_core_does_not_know_has_no_bits() -> None:
 def test_matrices_have_to_be_square() -> None:
     with pytest.raises(ValueError, match=r"shape \(2, 4\)"):
         is_in_domains(np.ones((2, 5)), 16, DOUBLE, 1)
+
+
+@pytest.mark.parametrize("field", ["is_nonneg", "is_symmetric", "is_psd", "is_diag"])
+def test_no_values_break_no_rule(field: str) -> None:
+    assert find_violation(ParameterDomain(**{field: True}), np.zeros((0, 3, 3)), DOUBLE) is None
