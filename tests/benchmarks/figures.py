@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report of `run.py` (JSON) → the page docs/benchmarks.md.
+"""A report of `run.py` (JSON) → a page, docs/benchmarks.md or that of another instruction set.
 
 Also alone: `python -m tests.benchmarks.figures REPORT.json [PAGE.md]`.
 """
@@ -23,8 +23,13 @@ _TITLES = {
     "step": "The torch step: forward and backward through the layer",
     "layer backward": "Backward alone, through the layer",
 }
-_INTRODUCTION = """# Benchmarks
+_TITLE = "# Benchmarks"
+_TITLE_WITHOUT_AVX512 = """# Benchmarks without AVX-512
 
+Our engine and some of its peers use AVX-512 where the processor has it. The one that this page was
+measured on has not; [the other page](benchmarks.md) is of one that has.
+"""
+_INTRODUCTION = """
 `make bench` measures everything on this page side by side in one run, saves it as JSON and prints
 it; `python -m tests.benchmarks --markdown` writes it here. `--quick` takes two minutes,
 `--only WORKLOAD` measures one. The page is never edited by hand.
@@ -213,7 +218,9 @@ def render(report: dict[str, Any]) -> str:
     table = Table(report["cells"])
     catalog = workloads()
     described = [[n, catalog[n].title] for n in table.workloads() if n in catalog]
+    has_avx512 = report["machine"].get("kernels", "avx512") == "avx512"
     parts = [
+        _TITLE if has_avx512 else _TITLE_WITHOUT_AVX512.rstrip(),
         _INTRODUCTION.format(sets="up to 8 (3 of batch 1024)", tolerance="1e-8"),
         _setting_of(report),
         _targets(table),

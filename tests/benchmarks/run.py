@@ -30,7 +30,6 @@ from tests.benchmarks.progress import is_stuck
 from tests.benchmarks.worker import BATCHES, MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_MARKDOWN = ROOT / "docs" / "benchmarks.md"
 DEFAULT_OTHERS = ROOT / "docs" / "others.md"
 DEFAULT_OUTPUT = ROOT / "output" / "benchmarks.json"
 PACKAGES = (
@@ -67,8 +66,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", default=None, help="backend of our side (default: native)")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="JSON")
     parser.add_argument(
-        "--markdown", type=Path, nargs="?", const=DEFAULT_MARKDOWN, default=None,
-        help="also write the tables into this file (default: the page in docs)",
+        "--markdown", type=Path, nargs="?", const=default_page(), default=None,
+        help="also write the tables into this file (default: the page in docs of our kernels here)",
     )  # fmt: skip
     return parser.parse_args()
 
@@ -160,10 +159,21 @@ def used(found: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {"failure": _failure(found), "status": status}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+def kernels() -> str:
+    """The instruction set that our engine uses here."""
     from cvxlayer._native import instruction_set
 
+    return instruction_set()
+
+
+def default_page() -> Path:
+    """Where the tables belong: one page for each instruction set, that of AVX-512 the first."""
+    suffix = "" if kernels() == "avx512" else f"-{kernels()}"
+    return ROOT / "docs" / f"benchmarks{suffix}.md"
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
     model = platform.processor()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -174,7 +184,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "kernels": instruction_set(),
+        "kernels": kernels(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
@@ -212,7 +222,7 @@ def _run_others(options: argparse.Namespace) -> None:
     options.output.write_text(json.dumps({"machine": machine(), "others": rows}, indent=1))
     print(render(records))
     if options.markdown is not None:
-        page = DEFAULT_OTHERS if options.markdown == DEFAULT_MARKDOWN else options.markdown
+        page = DEFAULT_OTHERS if options.markdown == default_page() else options.markdown
         page.write_text(render_page(records, machine()))
 
 
