@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from cvxlayer.program.inspection import find_bits, is_in_domains
+from cvxlayer.program.inspection import SEMIDEFINITE, find_bits, is_in_domains
 from cvxlayer.program.parameters import ParameterDomain
 
 _Stack = Shaped[np.ndarray, "rows ..."]
@@ -24,7 +24,6 @@ _Rule = Callable[[np.ndarray, float], np.ndarray | None]
 # What CVXPY itself tolerates when a value is assigned to a parameter.
 _ROUNDING = 1e-10
 _EIGENVALUE_ROUNDING = 1e-8
-_SEMIDEFINITE = find_bits(ParameterDomain(is_psd=True)) or 0
 
 
 def find_violation(
@@ -115,7 +114,7 @@ def _is_not_diagonal(values: _Stack, epsilon: float) -> _Verdict:
 
 def _has_negative_eigenvalue(values: _Stack, epsilon: float) -> _Verdict | None:
     # Many times cheaper than eigenvalues.
-    if is_in_domains(_flat(values), _SEMIDEFINITE, epsilon, 1):
+    if is_in_domains(_flat(values), SEMIDEFINITE, epsilon, 1):
         return None
     dimension = values.shape[-1]
     rounding = max(_EIGENVALUE_ROUNDING, 8 * dimension * epsilon)

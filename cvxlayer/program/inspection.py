@@ -16,13 +16,14 @@ from cvxlayer import _native
 from cvxlayer.program.parameters import ParameterDomain
 
 # As in `native/batch/inspect.hpp`.
+SEMIDEFINITE = 32
 _BITS = {
     "is_nonneg": 1,
     "is_nonpos": 2,
     "is_pos": 4,
     "is_neg": 8,
     "is_symmetric": 16,
-    "is_psd": 32,
+    "is_psd": SEMIDEFINITE,
     "is_nsd": 64,
 }
 

@@ -167,9 +167,9 @@ class WorkloadRun:
             with as_peer(record, PEER_SECONDS) if is_peer else contextlib.nullcontext():
                 jobs[one.name] = one.prepare(own, self._options.cores)
             if self._options.cores > 1:  # in turns with itself, so that the ratio is fair
-                jobs[ONE_THREAD] = alone = one.prepare(own, 1)
-                if measure in ("forward", "backward"):  # what is not the core's is Python's
-                    jobs[AT_ONCE] = at_once(alone, len(own))
+                jobs[ONE_THREAD] = one.prepare(own, 1)
+                if measure in ("forward", "backward"):  # layers hold Python's lock too long
+                    jobs[AT_ONCE] = at_once(jobs[ONE_THREAD], len(own))
         peers = Peers([one.name for one in everyone[1:]], PEER_SECONDS)
         times = time_jobs(jobs, len(sets), self._options.seconds, peers)
         alone, both = times.pop(ONE_THREAD, None), times.pop(AT_ONCE, None)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxlayer.domains import find_violation
+from cvxlayer import domains
 from cvxlayer.program.inspection import find_bits, is_finite, is_in_domains
 from cvxlayer.program.parameters import ParameterDomain
 
@@ -42,15 +42,11 @@ def check(stack: np.ndarray, threads: int = 1, epsilon: float = DOUBLE, **declar
     return is_in_domains(stack.reshape(len(stack), -1), bits, epsilon, threads)
 
 
-def symmetric(n: int, count: int, rng: Any) -> np.ndarray:
-    stack = rng.normal(size=(count, n, n))
-    return stack + stack.swapaxes(1, 2)
-
-
 @THREADS
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 16, 17, 50])
 def test_one_matrix_that_is_not_symmetric_is_found(n: int, threads: int, rng: Any) -> None:
-    stack = symmetric(n, 300, rng)
+    stack = rng.normal(size=(300, n, n))
+    stack += stack.swapaxes(1, 2)
     assert check(stack, threads, is_symmetric=True)
     for row in range(1, n):
         for size, epsilon in ((1e-10, DOUBLE), (8 * SINGLE, SINGLE)):
@@ -58,7 +54,7 @@ def test_one_matrix_that_is_not_symmetric_is_found(n: int, threads: int, rng: An
                 changed = stack.copy()
                 changed[-1, row, row // 2] += factor * size * max(1.0, np.abs(changed[-1]).max())
                 inside = check(changed, threads, epsilon, is_symmetric=True)
-                assert inside == (factor < 1.0 or row // 2 == row)
+                assert inside == (factor < 1.0)
 
 
 @THREADS
@@ -117,4 +113,33 @@ def test_matrices_have_to_be_square() -> None:
 
 @pytest.mark.parametrize("field", ["is_nonneg", "is_symmetric", "is_psd", "is_diag"])
 def test_no_values_break_no_rule(field: str) -> None:
-    assert find_violation(ParameterDomain(**{field: True}), np.zeros((0, 3, 3)), DOUBLE) is None
+    assert (
+        domains.find_violation(ParameterDomain(**{field: True}), np.zeros((0, 3, 3)), DOUBLE)
+        is None
+    )
+
+
+@pytest.mark.parametrize("epsilon", [DOUBLE, SINGLE])
+@pytest.mark.parametrize("scale", [0.1, 1e4])
+@pytest.mark.parametrize("fields", [
+    ("is_nonneg",), ("is_nonpos",), ("is_pos",), ("is_neg",), ("is_symmetric",),
+    ("is_symmetric", "is_psd"), ("is_symmetric", "is_nsd"),
+])  # fmt: skip
+def test_the_core_and_the_rules_of_numpy_draw_the_same_line(
+    fields: tuple[str, ...], scale: float, epsilon: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domains, "is_in_domains", lambda *_: False)
+    declared = dict.fromkeys(fields, True)
+    sign = -1.0 if fields[-1] in ("is_nonpos", "is_neg", "is_nsd") else 1.0
+    wrong = {"is_symmetric": (2, 0), "is_psd": (1, 1), "is_nsd": (1, 1)}.get(fields[-1], (0, 2))
+    is_matrix = fields[0] == "is_symmetric"
+    verdicts = set()
+    for allowed in (1e-10, 1e-8, 8 * epsilon, 24 * epsilon):
+        for factor in (-2.0, -0.5, 0.0, 0.5, 2.0):
+            value = scale * (np.eye(3) if is_matrix else np.ones((3, 3)))
+            value[wrong] = factor * allowed * max(1.0, scale)
+            stack = sign * value[None]
+            by_rules = domains.find_violation(ParameterDomain(**declared), stack, epsilon) is None
+            assert check(stack, epsilon=epsilon, **declared) == by_rules
+            verdicts.add(by_rules)
+    assert verdicts == {True, False}

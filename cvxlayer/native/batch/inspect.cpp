@@ -20,7 +20,6 @@ constexpr long kAlignment = 64;
 constexpr long kNumbersPerThread = 100'000, kNumbersPerPiece = 16'384;
 // One multiply-add of a factorization costs about as much as this many numbers.
 constexpr double kNumbersPerMultiplyAdd = 0.5;
-
 // What CVXPY itself tolerates when a value is assigned to a parameter.
 constexpr double kRounding = 1e-10, kEigenvalueRounding = 1e-8;
 constexpr long kBlock = 16;  // rows and columns that are compared while both are in cache
@@ -67,7 +66,8 @@ struct Value {
 
   /// NaN where a number is infinite, so that nothing is within it.
   double rounding() const {
-    return std::max(kRounding, 8.0 * epsilon) * (largest() + 0.0 * largest());
+    const double size = largest();
+    return std::max(kRounding, 8.0 * epsilon) * (size + 0.0 * size);
   }
 
   /// Whether sign · number ≥ −allowed everywhere.
