@@ -45,6 +45,12 @@ class Engine:
     @property
     def factor_multiply_adds(self) -> float: ...
 
+    @property
+    def has_range_space(self) -> bool:
+        """
+        Whether an instance whose P allows it is solved with P and A eliminated once.
+        """
+
 class SparseMap:
     """A constant sparse matrix, to multiply."""
 

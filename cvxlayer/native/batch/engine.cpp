@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 
 #include "../hsde/status.hpp"
 #include "threads.hpp"
@@ -28,15 +29,91 @@ constexpr double kSideShare = 0.03, kCurvatureShare = 0.05;
 
 constexpr std::int8_t code(Status status) { return static_cast<std::int8_t>(status); }
 
+using Indices = std::vector<std::int64_t>;
+
 /// Those of the rows [begin, end) that have a status.
-std::vector<std::int64_t> rows_with(const SolveResults& results, long begin, long end,
-                                    Status status) {
-  std::vector<std::int64_t> rows;
+Indices rows_with(const SolveResults& results, long begin, long end, Status status) {
+  Indices rows;
   for (long row = begin; row < end; ++row) {
     if (results.status[row] == code(status)) rows.push_back(row);
   }
   return rows;
 }
+
+/// What one thread does in a solve.
+struct Worker {
+  const Kernels& kernels;
+  const StructureView& view;
+  char* workspace;
+  const ProblemData& problem;
+  const Scaling& scaling;
+  const SolveSettings& settings;
+  const SolveResults& results;
+
+  /// Solve these rows, one after the other, and by the plan that serves all.
+  void solve_again(const Indices& rows) const {
+    solve_rows(settings, rows);
+    for (const std::int64_t row : rows) {
+      if (settings.polish) polish_rows(row, row + 1);
+    }
+    test_convexity(rows);
+  }
+
+  /// Solve the rows [begin, end). Returns those whose P was not seen to be positive definite.
+  Indices solve_first(const StartingPoints& start, long begin, long end) const {
+    const bool is_warm = start.is_usable != nullptr;
+    Indices all(is_warm || !view.has_range_space ? static_cast<size_t>(end - begin) : 0);
+    std::iota(all.begin(), all.end(), begin);
+    if (!is_warm && !view.has_range_space) {
+      kernels.solve(view, workspace, problem, scaling, settings, nullptr, begin, end, results);
+      return all;
+    }
+    if (is_warm) {
+      std::fill(results.status + begin, results.status + end, code(Status::kNumericalError));
+      kernels.warm_start(view, workspace, problem, scaling, settings, start, begin, end, results);
+    } else {
+      SolveSettings first = settings;
+      first.in_range_space = true;
+      kernels.solve(view, workspace, problem, scaling, first, nullptr, begin, end, results);
+    }
+    const Indices left = rows_with(results, begin, end, Status::kNumericalError);
+    solve_rows(settings, left);
+    return is_warm ? all : left;
+  }
+
+  void polish(long begin, long end) const {
+    polish_rows(begin, end);
+    // Rows that the polish could not finish go all the way, from where they stand.
+    SolveSettings whole = settings;
+    whole.stops_early = false;
+    whole.resumes = true;
+    const Indices unfinished = rows_with(results, begin, end, Status::kProvisional);
+    const auto left = static_cast<long>(unfinished.size());
+    for (long first = 0; first < left; first += kernels.width) {
+      kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
+                    std::min<long>(first + kernels.width, left), results);
+    }
+    // They have come closer, and their rows may be told apart by now.
+    for (const std::int64_t row : unfinished) polish_rows(row, row + 1);
+  }
+
+  void test_convexity(const Indices& rows) const {
+    if (!view.tests_convexity || rows.empty()) return;
+    kernels.test_convexity(view, workspace, problem, rows.data(), 0, static_cast<long>(rows.size()),
+                           results);
+  }
+
+ private:
+  void solve_rows(const SolveSettings& how, const Indices& rows) const {
+    if (rows.empty()) return;
+    kernels.solve(view, workspace, problem, scaling, how, rows.data(), 0,
+                  static_cast<long>(rows.size()), results);
+  }
+
+  void polish_rows(long begin, long end) const {
+    kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
+  }
+};
 
 }  // namespace
 
@@ -132,59 +209,23 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
   double shared_mean = 0.0;
   scaling.shared_mean = &shared_mean;
   equilibrate_shared(kernels, problem, scaling);
-  const StructureView& view = structure_.view();
   threads = worthwhile_threads(count, threads, 1.0);
   parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
+    const Worker worker{kernels, structure_.view(), workspace, problem, scaling, settings, results};
     if (index != nullptr) {
       for (long k = begin; k < end; ++k) {
         equilibrate(kernels, workspace, problem, scaling, index[k], index[k] + 1);
       }
-      kernels.solve(view, workspace, problem, scaling, settings, index, begin, end, results);
-      for (long k = begin; settings.polish && k < end; ++k) {
-        kernels.polish(view, workspace, problem, scaling, settings, index[k], index[k] + 1,
-                       results);
-      }
-      if (view.tests_convexity) {
-        kernels.test_convexity(view, workspace, problem, index, begin, end, results);
-      }
-      return;
+      return worker.solve_again({index + begin, index + end});
     }
     equilibrate(kernels, workspace, problem, scaling, begin, end);
-    if (start.is_usable == nullptr) {
-      kernels.solve(view, workspace, problem, scaling, settings, nullptr, begin, end, results);
-    } else {
-      std::fill(results.status + begin, results.status + end, code(Status::kNumericalError));
-      kernels.warm_start(view, workspace, problem, scaling, settings, start, begin, end, results);
-      const auto cold = rows_with(results, begin, end, Status::kNumericalError);
-      const auto left = static_cast<long>(cold.size());
-      if (left > 0) {
-        kernels.solve(view, workspace, problem, scaling, settings, cold.data(), 0, left, results);
-      }
-    }
-    if (settings.polish) {
-      kernels.polish(view, workspace, problem, scaling, settings, begin, end, results);
-      // Rows that the polish could not finish go all the way, from where they stand.
-      SolveSettings whole = settings;
-      whole.stops_early = false;
-      whole.resumes = true;
-      const auto unfinished = rows_with(results, begin, end, Status::kProvisional);
-      const auto left = static_cast<long>(unfinished.size());
-      for (long first = 0; first < left; first += kernels.width) {
-        kernels.solve(view, workspace, problem, scaling, whole, unfinished.data(), first,
-                      std::min<long>(first + kernels.width, left), results);
-      }
-      // They have come closer, and their rows may be told apart by now.
-      for (const std::int64_t row : unfinished) {
-        kernels.polish(view, workspace, problem, scaling, settings, row, row + 1, results);
-      }
-    }
+    const Indices unseen = worker.solve_first(start, begin, end);
+    if (settings.polish) worker.polish(begin, end);
     for (long row = begin; start.is_usable != nullptr && row < end; ++row) {
       start.is_usable[row] = results.status[row] == code(Status::kWarmStarted);
       if (start.is_usable[row] != 0) results.status[row] = code(Status::kSolved);
     }
-    if (view.tests_convexity) {
-      kernels.test_convexity(view, workspace, problem, nullptr, begin, end, results);
-    }
+    worker.test_convexity(unseen);
   });
 }
 

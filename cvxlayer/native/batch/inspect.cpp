@@ -93,13 +93,18 @@ struct Value {
   }
 
  private:
+  /// The block is compared with a copy of the other one that is transposed already, along rows.
   bool is_block_symmetric(long top, long left, double allowed) const {
-    const long bottom = std::min(top + kBlock, order), right = std::min(left + kBlock, order);
+    const long height = std::min(kBlock, order - top), width = std::min(kBlock, order - left);
+    double mirrored[kBlock][kBlock];
+    for (long j = 0; j < width; ++j) {
+      const double* row = numbers + (left + j) * order + top;
+      for (long i = 0; i < height; ++i) mirrored[i][j] = row[i];
+    }
     bool holds = true;
-    for (long i = top; i < bottom; ++i) {
-      for (long j = left; j < right; ++j) {
-        holds &= std::abs(numbers[i * order + j] - numbers[j * order + i]) <= allowed;
-      }
+    for (long i = 0; i < height; ++i) {
+      const double* row = numbers + (top + i) * order + left;
+      for (long j = 0; j < width; ++j) holds &= std::abs(row[j] - mirrored[i][j]) <= allowed;
     }
     return holds;
   }

@@ -20,14 +20,16 @@ template <class L>
 struct LaneKernels {
   static size_t workspace_bytes(const StructureView& view) {
     Arena equilibration(nullptr), solver(nullptr), adjoint(nullptr), curvature(nullptr);
-    Arena convexity(nullptr);
+    Arena convexity(nullptr), range_space(nullptr);
     Equilibration<L>().lay_out(view, equilibration);
-    HsdeSolver<L>().lay_out(view, solver);
+    HsdeSolver<L>().lay_out(view, view.solve, solver);
+    if (view.has_range_space) HsdeSolver<L>().lay_out(view, view.range_space, range_space);
     Adjoint<L>().lay_out(view, adjoint);
     Curvature<L>().lay_out(view, curvature);
     Convexity<L>().lay_out(view, convexity);
     size_t bytes = equilibration.used();
     if (solver.used() > bytes) bytes = solver.used();
+    if (range_space.used() > bytes) bytes = range_space.used();
     if (adjoint.used() > bytes) bytes = adjoint.used();
     if (curvature.used() > bytes) bytes = curvature.used();
     if (convexity.used() > bytes) bytes = convexity.used();
@@ -47,7 +49,7 @@ struct LaneKernels {
                     const std::int64_t* index, long begin, long end, const SolveResults& results) {
     Arena arena(workspace);
     HsdeSolver<L> solver;
-    solver.lay_out(view, arena);
+    solver.lay_out(view, settings.in_range_space ? view.range_space : view.solve, arena);
     Queue queue{index, begin, end};
     solver.run(problem, scaling, settings, queue, results);
   }
@@ -98,9 +100,7 @@ struct LaneKernels {
     for (long first = begin; first < end; first += L::width) {
       const int count = end - first < L::width ? static_cast<int>(end - first) : L::width;
       LaneRows<L::width> lanes(first, count);
-      for (int lane = 0; index != nullptr && lane < L::width; ++lane) {
-        lanes.row[lane] = index[lanes.row[lane]];
-      }
+      for (int lane = 0; lane < L::width; ++lane) lanes.row[lane] = index[lanes.row[lane]];
       // One test does for all that share P.
       if (first == begin || !problem.P.is_shared()) {
         indefinite = convexity.find_indefinite(problem, lanes);

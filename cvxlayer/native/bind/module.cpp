@@ -442,9 +442,13 @@ NB_MODULE(_native, module) {
       .def_prop_ro(
           "factor_entries",
           [](const Engine& engine) { return engine.structure().solve_symbolic().storage(); })
-      .def_prop_ro("factor_multiply_adds", [](const Engine& engine) {
-        return engine.structure().solve_symbolic().multiply_adds();
-      });
+      .def_prop_ro(
+          "factor_multiply_adds",
+          [](const Engine& engine) { return engine.structure().solve_symbolic().multiply_adds(); })
+      .def_prop_ro(
+          "has_range_space",
+          [](const Engine& engine) { return engine.structure().view().has_range_space; },
+          "Whether an instance whose P allows it is solved with P and A eliminated once.");
   nb::class_<cvxlayer::SparseMap>(module, "SparseMap", "A constant sparse matrix, to multiply.")
       .def("__init__", &cvxlayer::build_map, "num_columns"_a, "start"_a, "column"_a, "weight"_a);
   cvxlayer::bind_program(module);

@@ -39,10 +39,11 @@ struct SolveSettings {
   double eps_rel;
   double eps_infeasible;
   int max_iterations;
-  bool careful;      // refine every solve with K, and regularize it less
-  bool polish;       // one semismooth Newton step from each solution
-  bool stops_early;  // leave the last digits to the polish
-  bool resumes;      // go on from the points in the results, in one round of lanes
+  bool careful;                 // refine every solve with K, and regularize it less
+  bool polish;                  // one semismooth Newton step from each solution
+  bool stops_early;             // leave the last digits to the polish
+  bool resumes;                 // go on from the points in the results, in one round of lanes
+  bool in_range_space = false;  // use the plan that keeps what P and A leave
 };
 
 /// Outputs of a solve, all allocated by the caller, one row per instance.

@@ -121,6 +121,24 @@ struct ScaledData {
     for (int t = s.row_start[i]; t < s.row_start[i + 1]; ++t) O::set(A[s.row_entry[t]], lane, 0.0);
   }
 
+  /// Whether an inequality was erased, because its bound is +∞.
+  bool is_erased(const ProblemData& data, long row, int i) const {
+    return i >= structure->num_zero && i < structure->num_linear &&
+           data.b.at(row, i) == __builtin_inf();
+  }
+
+  /// Erased rows have the slack ∞ and a multiplier of 0.
+  void restore_erased_rows(const ProblemData& data, long row, int lane,
+                           const SolveResults& results) const {
+    if (!has_erased_rows[lane]) return;
+    for (int i = structure->num_zero; i < structure->num_linear; ++i) {
+      if (!is_erased(data, row, i)) continue;
+      results.y.at(row, i) = 0.0;
+      results.s.at(row, i) = __builtin_inf();
+      results.is_active.at(row, i) = 0;
+    }
+  }
+
   /// out = P x.
   void multiply_P(const V* x, V* out) const {
     const StructureView& s = *structure;

@@ -55,17 +55,17 @@ struct HsdeSolver {
   BestIterate<L> best;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
-  M is_active, is_starting;
+  M is_active, is_starting, has_good_pivots;
   // The merits that make a row inaccurate, hand it to the polish, and end it.
   double inaccurate_merit, provisional_merit, goal;
-  bool is_careful, is_A_written;
+  bool is_careful, is_A_written, reloads_matrices;
   long instance[W];
   int iterations[W];
 
-  void lay_out(const StructureView& view, Arena& arena) {
+  void lay_out(const StructureView& view, const KktPlan& plan, Arena& arena) {
     structure = &view;
     data.lay_out(view, arena);
-    kkt.lay_out(view, view.solve, scaling.curved, arena);
+    kkt.lay_out(view, plan, scaling.curved, arena);
     best.lay_out(view, arena);
     scaling.lay_out(view, arena);
     refinement.lay_out(view, arena);
@@ -88,8 +88,26 @@ struct HsdeSolver {
                               kProvisionalMerit, kLinearMerit);
     goal = settings.stops_early && structure->num_cones == 0 ? provisional_merit : 1.0;
     is_careful = settings.careful;
-    start(problem, scales, queue);
-    for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
+    reloads_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
+    do {
+      start(problem, scales, queue);
+      for (int lane = 0; settings.resumes && lane < W; ++lane) resume_lane(results, lane);
+      iterate(problem, scales, settings, queue, results);
+    } while (!queue.empty());
+  }
+
+ private:
+  int num_linear() const { return structure->num_linear; }
+  int num_zero() const { return structure->num_zero; }
+  bool has_no_P() const { return structure->num_P == 0; }
+  /// Where the plan keeps what follows from P and A, all lanes take new ones at the same time.
+  bool lanes_wait() const { return kkt.plan->num_fixed > 0; }
+  /// Cones without a Jordan algebra have no starting point but their unit.
+  bool starts_at_unit() const { return !structure->is_symmetric; }
+
+  /// Until every lane has ended, and the queue too if lanes can be refilled.
+  void iterate(const ProblemData& problem, const Scaling& scales, const SolveSettings& settings,
+               Queue& queue, const SolveResults& results) {
     while (O::any(is_active)) {
       update_residuals();
       const bool refilled = finish_lanes(problem, scales, settings, queue, results);
@@ -107,16 +125,10 @@ struct HsdeSolver {
     }
   }
 
- private:
-  int num_linear() const { return structure->num_linear; }
-  int num_zero() const { return structure->num_zero; }
-  bool has_no_P() const { return structure->num_P == 0; }
-  /// Cones without a Jordan algebra have no starting point but their unit.
-  bool starts_at_unit() const { return !structure->is_symmetric; }
-
   // ------------------------------------------------------------------ lanes come and go
   void start(const ProblemData& problem, const Scaling& scales, Queue& queue) {
     is_active = is_starting = O::none();
+    has_good_pivots = ~O::none();
     LaneRows<W> lanes;
     for (int lane = 0; lane < W; ++lane) {
       // A spare lane repeats the first instance, so that its arithmetic stays tame.
@@ -176,7 +188,6 @@ struct HsdeSolver {
     bool refilled = false;
     V certificate_y, certificate_x;
     measure(settings, certificate_y, certificate_x);
-    const bool reload_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
     for (int lane = 0; lane < W; ++lane) {
       if (!O::get_mask(is_active, lane) || O::get_mask(is_starting, lane)) continue;
       const double reached = O::get(merit, lane);
@@ -185,7 +196,9 @@ struct HsdeSolver {
       const bool stalled = !(O::get(step_taken, lane) > kSmallestStep) ||
                            !__builtin_isfinite(reached) ||
                            (is_near && O::get(best.age, lane) > kPatience);
-      if (reached <= 1.0) {
+      if (!O::get_mask(has_good_pivots, lane)) {
+        status = Status::kNumericalError;  // of this plan: another one is tried
+      } else if (reached <= 1.0) {
         status = Status::kSolved;
       } else if (settings.stops_early && reached <= provisional_merit &&
                  (structure->num_cones == 0 || stalled)) {
@@ -203,12 +216,12 @@ struct HsdeSolver {
                            : Status::kMaxIterations;
       }
       store_lane(problem, lane, status, results);
-      if (queue.empty()) {
+      if (queue.empty() || lanes_wait()) {
         O::set_mask(is_active, lane, false);
       } else {
         const long row = queue.pop();
-        data.load(problem, scales, row, lane, !reload_matrices);
-        is_A_written &= !reload_matrices;
+        data.load(problem, scales, row, lane, !reloads_matrices);
+        is_A_written &= !reloads_matrices;
         begin_lane(row, lane);
         refilled = true;
       }
@@ -238,7 +251,7 @@ struct HsdeSolver {
       // An earlier iterate was not classified; the adjoint does so where it is needed.
       results.is_active.at(row, i) = i < num_linear() && current ? active : -1;
     }
-    if (data.has_erased_rows[lane]) restore_erased_rows(problem, row, results);
+    data.restore_erased_rows(problem, row, lane, results);
     results.status[row] = static_cast<std::int8_t>(status);
     results.iterations[row] = iterations[lane] - 1;
     results.primal_residual[row] = O::get(current ? primal_residual : best.primal_residual, lane);
@@ -256,23 +269,9 @@ struct HsdeSolver {
     double b_y = 0.0;
     for (int i = 0; i < structure->m; ++i) {
       const double term = O::get(data.b[i], lane) * O::get(y[i], lane);
-      if (!is_unbounded_row(problem, instance[lane], i)) b_y += term;
+      if (!data.is_erased(problem, instance[lane], i)) b_y += term;
     }
     return -k / b_y;
-  }
-
-  bool is_unbounded_row(const ProblemData& problem, long row, int i) const {
-    return i >= num_zero() && i < num_linear() && problem.b.at(row, i) == __builtin_inf();
-  }
-
-  void restore_erased_rows(const ProblemData& problem, long row,
-                           const SolveResults& results) const {
-    for (int i = num_zero(); i < num_linear(); ++i) {
-      if (!is_unbounded_row(problem, row, i)) continue;
-      results.y.at(row, i) = 0.0;
-      results.s.at(row, i) = __builtin_inf();
-      results.is_active.at(row, i) = 0;
-    }
   }
 
   // ---------------------------------------------------------------- residuals and stopping
@@ -359,17 +358,16 @@ struct HsdeSolver {
   // ------------------------------------------------------------------------ linear algebra
   void assemble() {
     const V delta = refinement.next_delta();
-    kkt.begin_assembly(data.P, data.A, delta);
+    if (!is_A_written || !kkt.begin_with_fixed(delta)) {
+      kkt.begin_assembly(data.P, data.A, delta);
+      kkt.write_A(is_A_written);
+      kkt.factorize_fixed();
+      has_good_pivots = kkt.has_good_pivots();
+      is_A_written = true;
+    }
     kkt.condensed_delta = refinement.condensed_delta;
-    kkt.write_A(is_A_written);
-    is_A_written = true;
     scaling.assemble(data.A, kkt);
-    kkt.factor.factorize(delta);
-  }
-
-  template <class Top, class Bottom>
-  void refine(const Top& top, const Bottom& bottom, V* u, V* v) {
-    refinement.refine(data, scaling, kkt, top, bottom, u, v);
+    kkt.factorize();
   }
 
   void solve_constant_and_affine() {
@@ -384,8 +382,8 @@ struct HsdeSolver {
         [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
         [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
         {y1, y2});
-    refine(affine_top, affine_bottom, x1, y1);
-    refine(constant_top, constant_bottom, x2, y2);
+    refinement.refine(data, scaling, kkt, affine_top, affine_bottom, x1, y1);
+    refinement.refine(data, scaling, kkt, constant_top, constant_bottom, x2, y2);
   }
 
   void solve_corrector(V keep) {
@@ -395,7 +393,7 @@ struct HsdeSolver {
     };
     kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
                           {x1}, {y1});
-    refine(top, bottom, x1, y1);
+    refinement.refine(data, scaling, kkt, top, bottom, x1, y1);
   }
 
   /// Mehrotra's starting point, shifted into the cone (Goulart & Chen, section 4.1).

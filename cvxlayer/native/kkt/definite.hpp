@@ -21,7 +21,7 @@ struct Definiteness {
   /// The factor is one dense supernode.
   void lay_out(int n, Arena& arena) {
     node = Supernode{};
-    node.width = n;
+    node.width = node.lead = n;
     sign = arena.take<signed char>(n);
     SymbolicView symbolic{};
     symbolic.dim = n;

@@ -51,8 +51,11 @@ struct Factor {
   /// Factorize in place. In exact arithmetic no signed pivot of a quasidefinite matrix is
   /// below its regularization; one that is, by rounding, is raised to `floor`. Never fails,
   /// never allocates.
-  void factorize(V floor) {
-    for (int k = 0; k < symbolic.num_nodes; ++k) {
+  void factorize(V floor) { factorize(floor, 0, symbolic.num_nodes); }
+
+  /// The same of the supernodes [begin, end) alone, whose updates reach all others.
+  void factorize(V floor, int begin, int end) {
+    for (int k = begin; k < end; ++k) {
       const Supernode& node = symbolic.nodes[k];
       if (node.is_diagonal) {
         factorize_diagonal(node, floor);
@@ -95,19 +98,20 @@ struct Factor {
       accept_pivot(panel[c], node.first + c, floor);
     }
     if constexpr (L::width == 1) {
-      PackedPanel{packed, node.width}.copy<true>(rows_below(node), node.num_below);
+      PackedPanel{packed, node.width}.copy<true>(rows_below(node), node.num_below, node.lead);
     }
   }
 
   void factorize_dense(const Supernode& node, V floor) {
     const int width = node.width, height = width + node.num_below;
+    const long lead = node.lead;
     V* panel = storage + node.panel;
-    for (int i = 0; i < height; ++i) rows[i] = static_cast<long>(i) * width;
+    for (int i = 0; i < height; ++i) rows[i] = i * lead;
     for (int begin = 0; begin < width; begin += kTileColumns) {
       const int block = width - begin < kTileColumns ? width - begin : kTileColumns;
       const int column[4] = {begin, begin + 1, begin + 2, begin + 3};
-      subtract_product(panel, rows + begin, column, height - begin, block,
-                       panel + static_cast<long>(begin) * width, width, pivot + node.first, begin);
+      subtract_product(panel, rows + begin, column, height - begin, block, panel + begin * lead,
+                       lead, pivot + node.first, begin);
       factorize_block(node, panel, begin, block, floor);
     }
   }
@@ -132,7 +136,7 @@ struct Factor {
 
   const V* rows_below(const Supernode& node) const {
     if (A != nullptr && node.borrowed >= 0) return A + node.borrowed;
-    return storage + node.panel + static_cast<long>(node.head_rows()) * node.width;
+    return storage + node.panel + static_cast<long>(node.head_rows()) * node.lead;
   }
 
   /// What makes a stored row LD of L, or L of LD: LDLᵀ is the row as it is times the other.
@@ -141,10 +145,11 @@ struct Factor {
   }
 
   void factorize_block(const Supernode& node, V* panel, int begin, int block, V floor) {
-    const int width = node.width, height = width + node.num_below;
+    const int height = node.width + node.num_below;
+    const long lead = node.lead;
     V inverted[4], coupling[4][4];  // coupling[j][k] = L_jk D_k inside the block
     for (int j = 0; j < block; ++j) {
-      V* row = panel + static_cast<long>(begin + j) * width + begin;
+      V* row = panel + (begin + j) * lead + begin;
       V diagonal = row[j];
       for (int k = 0; k < j; ++k) {
         V value = row[k];
@@ -156,7 +161,7 @@ struct Factor {
       inverted[j] = accept_pivot(diagonal, node.first + begin + j, floor);
     }
     for (int i = begin + block; i < height; ++i) {
-      V* row = panel + static_cast<long>(i) * width + begin;
+      V* row = panel + i * lead + begin;
       for (int j = 0; j < block; ++j) {
         V value = row[j];
         for (int k = 0; k < j; ++k) value -= row[k] * coupling[j][k];
@@ -175,7 +180,7 @@ struct Factor {
       const Supernode& target = symbolic.nodes[segment.target];
       const int* relative = symbolic.relative + segment.relative_offset - segment.begin;
       for (int i = segment.begin; i < node.num_below; ++i) {
-        rows[i] = static_cast<long>(relative[i]) * target.width;
+        rows[i] = static_cast<long>(relative[i]) * target.lead;
       }
       for (int begin = segment.begin; begin < segment.end; begin += kBlockColumns) {
         const int left = segment.end - begin;
@@ -183,8 +188,8 @@ struct Factor {
         int column[kBlockColumns];
         for (int j = 0; j < block; ++j) column[j] = pivots[begin + j] - target.first;
         subtract_product(storage + target.panel, rows + begin, column, node.num_below - begin,
-                         block, below + static_cast<long>(begin) * width, width, other_scale(node),
-                         width);
+                         block, below + static_cast<long>(begin) * node.lead, node.lead,
+                         other_scale(node), width);
       }
     }
   }
@@ -194,7 +199,7 @@ struct Factor {
   void factorize_packed(const Supernode& node, double floor) {
     const int width = node.width, height = width + node.num_below;
     const PackedPanel panel{packed, width};
-    panel.copy<true>(storage + node.panel, height);
+    panel.copy<true>(storage + node.panel, height, node.lead);
     for (int begin = 0; begin < width; begin += kStrip) {
       const int block = width - begin < kStrip ? width - begin : kStrip;
       if (begin > 0) {
@@ -208,7 +213,7 @@ struct Factor {
         factorize_packed_block<decltype(strip)::size>(panel, node, begin, floor);
       });
     }
-    panel.copy<false>(storage + node.panel, height);
+    panel.copy<false>(storage + node.panel, height, node.lead);
   }
 
   template <int NR>
@@ -300,7 +305,7 @@ struct Factor {
       const Supernode& target = symbolic.nodes[segment.target];
       const int* relative = symbolic.relative + segment.relative_offset - segment.begin;
       for (int i = segment.begin; i < node.num_below; ++i) {
-        rows[head + i] = static_cast<long>(relative[i]) * target.width;
+        rows[head + i] = static_cast<long>(relative[i]) * target.lead;
       }
       const int end = head + node.num_below;
       for (int begin = segment.begin; begin < segment.end; begin += kStrip) {
@@ -320,6 +325,7 @@ struct Factor {
   template <int count>
   void forward(const Supernode& node, V* x) const {
     const int width = node.width;
+    const long lead = node.lead;
     const V* row = storage + node.panel;
     V* own = x + node.first;
     long stride = symbolic.dim;
@@ -332,41 +338,41 @@ struct Factor {
       stride = width;
     } else {
       int i = 0;
-      for (; i + 4 <= width; i += 4) forward_block<4, count>(row, width, i, own);
-      for (; i < width; ++i) forward_block<1, count>(row, width, i, own);
+      for (; i + 4 <= width; i += 4) forward_block<4, count>(row, lead, i, own);
+      for (; i < width; ++i) forward_block<1, count>(row, lead, i, own);
     }
     row = rows_below(node);
     const int* pivots = symbolic.below_rows + node.below;
     int i = 0;
-    for (; i + 4 <= node.num_below; i += 4, row += 4L * width) {
-      forward_rows<4, count>(row, width, own, stride, pivots + i, x);
+    for (; i + 4 <= node.num_below; i += 4, row += 4 * lead) {
+      forward_rows<4, count>(row, lead, width, own, stride, pivots + i, x);
     }
-    for (; i < node.num_below; ++i, row += width) {
-      forward_rows<1, count>(row, width, own, stride, pivots + i, x);
+    for (; i < node.num_below; ++i, row += lead) {
+      forward_rows<1, count>(row, lead, width, own, stride, pivots + i, x);
     }
   }
 
   /// Rows i, …, i + R − 1 of the unit triangle of a supernode.
   template <int R, int count>
-  CVXLAYER_INLINE void forward_block(const V* panel, int width, int i, V* own) const {
-    const V* row = panel + static_cast<long>(i) * width;
+  CVXLAYER_INLINE void forward_block(const V* panel, long lead, int i, V* own) const {
+    const V* row = panel + i * lead;
     V sum[R][count];
-    multiply_tile<R, count>(row, width, own, symbolic.dim, i, sum);
+    multiply_tile<R, count>(row, lead, own, symbolic.dim, i, sum);
     for (int c = 0; c < count; ++c) {
       V* side = own + static_cast<long>(c) * symbolic.dim + i;
       for (int r = 0; r < R; ++r) {
         V value = side[r] - sum[r][c];
-        for (int k = 0; k < r; ++k) value -= row[static_cast<long>(r) * width + i + k] * side[k];
+        for (int k = 0; k < r; ++k) value -= row[r * lead + i + k] * side[k];
         side[r] = value;
       }
     }
   }
 
   template <int R, int count>
-  CVXLAYER_INLINE void forward_rows(const V* row, int width, const V* own, long stride,
+  CVXLAYER_INLINE void forward_rows(const V* row, long lead, int width, const V* own, long stride,
                                     const int* pivots, V* x) const {
     V sum[R][count];
-    multiply_tile<R, count>(row, width, own, stride, width, sum);
+    multiply_tile<R, count>(row, lead, own, stride, width, sum);
     for (int c = 0; c < count; ++c) {
       V* side = x + static_cast<long>(c) * symbolic.dim;
       for (int r = 0; r < R; ++r) side[pivots[r]] -= sum[r][c];
@@ -377,6 +383,7 @@ struct Factor {
   template <int count>
   void backward(const Supernode& node, V* x) const {
     const int width = node.width;
+    const long lead = node.lead;
     V* own = x + node.first;
     if (!node.is_diagonal) divide_by_pivots<count>(node, own);
     // From the last row on: what was read last is in cache, then and in the next solve.
@@ -384,17 +391,17 @@ struct Factor {
     const int* pivots = symbolic.below_rows + node.below;
     int i = node.num_below;
     for (; i % 4 != 0; --i) {
-      const V* row = below + (i - 1L) * width;
-      backward_rows<1, count>(row, width, width, pivots + i - 1, x, own);
+      const V* row = below + (i - 1) * lead;
+      backward_rows<1, count>(row, lead, width, pivots + i - 1, x, own);
     }
     for (; i > 0; i -= 4) {
-      const V* row = below + (i - 4L) * width;
-      backward_rows<4, count>(row, width, width, pivots + i - 4, x, own);
+      const V* row = below + (i - 4) * lead;
+      backward_rows<4, count>(row, lead, width, pivots + i - 4, x, own);
     }
     if (node.is_diagonal) return divide_by_pivots<count>(node, own);
     const V* panel = storage + node.panel;
-    for (i = width; i % 4 != 0; --i) backward_block<1, count>(panel, width, i - 1, own);
-    for (; i > 0; i -= 4) backward_block<4, count>(panel, width, i - 4, own);
+    for (i = width; i % 4 != 0; --i) backward_block<1, count>(panel, lead, i - 1, own);
+    for (; i > 0; i -= 4) backward_block<4, count>(panel, lead, i - 4, own);
   }
 
   template <int count>
@@ -408,22 +415,22 @@ struct Factor {
 
   /// Rows i, …, i + R − 1 of the transposed unit triangle, and what they take from those above.
   template <int R, int count>
-  CVXLAYER_INLINE void backward_block(const V* panel, int width, int i, V* own) const {
-    const V* row = panel + static_cast<long>(i) * width;
+  CVXLAYER_INLINE void backward_block(const V* panel, long lead, int i, V* own) const {
+    const V* row = panel + i * lead;
     int pivots[R];
     for (int r = 0; r < R; ++r) pivots[r] = i + r;
     for (int c = 0; c < count; ++c) {
       V* side = own + static_cast<long>(c) * symbolic.dim + i;
       for (int r = R - 1; r > 0; --r) {
-        for (int k = 0; k < r; ++k) side[k] -= row[static_cast<long>(r) * width + i + k] * side[r];
+        for (int k = 0; k < r; ++k) side[k] -= row[r * lead + i + k] * side[r];
       }
     }
-    backward_rows<R, count>(row, width, i, pivots, own, own);
+    backward_rows<R, count>(row, lead, i, pivots, own, own);
   }
 
   /// own_k −= Σ_r row_r[k] · x[pivot_r] for k < depth.
   template <int R, int count>
-  CVXLAYER_INLINE void backward_rows(const V* row, int width, int depth, const int* pivots,
+  CVXLAYER_INLINE void backward_rows(const V* row, long lead, int depth, const int* pivots,
                                      const V* x, V* own) const {
     V value[count][R];
     for (int c = 0; c < count; ++c) {
@@ -436,7 +443,7 @@ struct Factor {
       for (int c = 0; c < count; ++c) {
         V sum = own[c * stride + k];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sum -= row[static_cast<long>(r) * width + k] * value[c][r];
+        for (int r = 0; r < R; ++r) sum -= row[r * lead + k] * value[c][r];
         own[c * stride + k] = sum;
       }
     }

@@ -28,20 +28,18 @@ struct PackedPanel {
                                     static_cast<long>(k) * kWide);
   }
 
-  /// Copy a row-major panel in (`packs`) or out.
+  /// Copy a row-major panel of leading dimension `lead` in (`packs`) or out.
   template <bool packs, class Row>
-  void copy(Row* rows, int num_rows) const {
+  void copy(Row* rows, int num_rows, long lead) const {
     int i = 0;
-    for (; i + kWide <= num_rows; i += kWide, rows += static_cast<long>(kWide) * width) {
+    for (; i + kWide <= num_rows; i += kWide, rows += kWide * lead) {
       int k = 0;
       for (; k + kWide <= width; k += kWide) {
         Wide square[kWide];
 #pragma GCC unroll 8
         for (int r = 0; r < kWide; ++r) {
-          square[r] =
-              packs
-                  ? *reinterpret_cast<const WideUnaligned*>(rows + static_cast<long>(r) * width + k)
-                  : column(i, k + r);
+          square[r] = packs ? *reinterpret_cast<const WideUnaligned*>(rows + r * lead + k)
+                            : column(i, k + r);
         }
         transpose<Lanes<kWide>>(square);
 #pragma GCC unroll 8
@@ -49,20 +47,20 @@ struct PackedPanel {
           if constexpr (packs) {
             column(i, k + r) = square[r];
           } else {
-            *reinterpret_cast<WideUnaligned*>(rows + static_cast<long>(r) * width + k) = square[r];
+            *reinterpret_cast<WideUnaligned*>(rows + r * lead + k) = square[r];
           }
         }
       }
-      copy_entries<packs>(rows, i, i + kWide, k);
+      copy_entries<packs>(rows, i, i + kWide, k, lead);
     }
-    copy_entries<packs>(rows, i, num_rows, 0);
+    copy_entries<packs>(rows, i, num_rows, 0, lead);
   }
 
  private:
   /// Columns from `first` on of rows begin, …, end − 1 of one chunk.
   template <bool packs, class Row>
-  CVXLAYER_INLINE void copy_entries(Row* rows, int begin, int end, int first) const {
-    for (int i = begin; i < end; ++i, rows += width) {
+  CVXLAYER_INLINE void copy_entries(Row* rows, int begin, int end, int first, long lead) const {
+    for (int i = begin; i < end; ++i, rows += lead) {
       for (int k = first; k < width; ++k) {
         if constexpr (packs) {
           at(i, k) = rows[k];

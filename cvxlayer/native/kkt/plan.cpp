@@ -13,6 +13,10 @@ namespace {
 
 // A cone of three rows with more entries of A leaves a large dense block where it is folded.
 constexpr int kMostFoldedEntries = 6;
+// What is kept from one iteration to the next pays for itself in so many; what a number of the
+// factor costs in the solves of an iteration, in multiply-adds; and the share of the costs that
+// makes up for lanes that wait for one another.
+constexpr double kUsualIterations = 10, kPerSolveEntry = 6, kWorthwhileShare = 0.75;
 
 /// The places `entry`, without the negative ones, as runs of constant stride.
 std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
@@ -203,6 +207,26 @@ std::unique_ptr<Symbolic> Structure::analyze(const Plan& plan, const Numbering& 
 void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
   const Numbering index = number(plan);
   plan.symbolic = analyze(plan, index, mixes_cone_rows);
+  place_entries(plan, index, mixes_cone_rows);
+}
+
+/// Variables before rows, for dense P and rows that are all in the matrix: P and A stay as they are
+/// from one iteration to the next, and with them the first n pivots and A P⁻¹Aᵀ.
+void Structure::build_range_space() {
+  const bool is_dense = n_ > 0 && m_ > 0 && static_cast<long>(P_row_.size()) == n_ * (n_ + 1L) / 2;
+  if (!is_dense || !cones_.empty() || !singleton_row_.empty()) return;
+  const double n = n_, m = m_, numbers = 0.5 * n * (n + 1) + n * m + 0.5 * m * (m + 1);
+  const double once = n * n * n / 6 + 0.5 * n * m * (n + m), each = m * m * m / 6;
+  const double others = solve_.symbolic->multiply_adds(), other_numbers = numbers - 0.5 * m * m;
+  const double cost = once / kUsualIterations + each + kPerSolveEntry * numbers;
+  if (cost > kWorthwhileShare * (others + kPerSolveEntry * other_numbers)) return;
+  range_space_.symbolic = std::make_unique<Symbolic>(n_, m_);
+  range_space_.num_fixed = 1;
+  range_space_.folded_index.assign(cones_.size(), -1);
+  place_entries(range_space_, number(range_space_), false);
+}
+
+void Structure::place_entries(Plan& plan, const Numbering& index, bool mixes_cone_rows) const {
   const Symbolic& symbolic = *plan.symbolic;
   const SymbolicView symbolic_view = symbolic.view();
   for (int j = 0; j < n_; ++j) {
@@ -319,15 +343,15 @@ void Structure::build_runs(Plan& plan) const {
   };
   assign(plan.P_entry, plan.P_entry.size());
   assign(plan.A_entry, plan.A_entry.size());
-  assign(plan.row_diagonal, static_cast<size_t>(num_linear_));
+  if (plan.num_fixed == 0) assign(plan.row_diagonal, static_cast<size_t>(num_linear_));
   assign(plan.border_diagonal, plan.border_diagonal.size());
   assign(plan.border_entry, plan.border_entry.size());
-  // The upper part of a dense diagonal block is never read.
+  // The upper part of a dense diagonal block is never read, nor is what lies behind the rows.
   for (int k = 0; k < symbolic.num_nodes; ++k) {
     const Supernode& node = symbolic.nodes[k];
-    for (int i = 0; i < node.width && !node.is_diagonal; ++i) {
-      const auto row = is_assigned.begin() + node.panel + static_cast<long>(i) * node.width;
-      std::fill(row + i + 1, row + node.width, true);
+    for (int i = 0; i < node.head_rows() + node.num_below && !node.is_diagonal; ++i) {
+      const auto row = is_assigned.begin() + node.panel + static_cast<long>(i) * node.lead;
+      std::fill(row + std::min(i + 1, node.width), row + node.lead, true);
     }
   }
   std::vector<long> left;

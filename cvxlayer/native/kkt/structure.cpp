@@ -46,6 +46,7 @@ Structure::Structure(int n, int num_zero, int num_nonnegative, std::vector<Curve
   choose_folded(solve_);
   build_plan(solve_, false);
   if (has_blocks_) build_plan(adjoint_, true);
+  build_range_space();
   if (!is_convex && !P_row_.empty()) build_convexity();
   build_view();
 }
@@ -210,7 +211,11 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           static_cast<int>(plan.folded.size()),
           plan.folded.data(),
           plan.folded_entry.data(),
-          plan.folded_term.data()};
+          plan.folded_term.data(),
+          plan.num_fixed,
+          plan.num_fixed == 0
+              ? 0
+              : plan.symbolic->storage() - plan.symbolic->view().nodes[plan.num_fixed].panel};
 }
 
 void Structure::build_view() {
@@ -261,6 +266,8 @@ void Structure::build_view() {
   view_.term_entry = term_entry_.data();
   view_.solve = plan_view(solve_);
   view_.adjoint = plan_view(adjoint());
+  view_.has_range_space = range_space_.symbolic != nullptr;
+  if (view_.has_range_space) view_.range_space = plan_view(range_space_);
   view_.tests_convexity = convexity_ != nullptr;
   if (convexity_ != nullptr) {
     view_.convexity = {convexity_->view(), convexity_entry_.data(), convexity_diagonal_.data()};

@@ -45,6 +45,10 @@ struct KktPlan {
   const FoldedCone* folded;
   const FoldedEntry* folded_entry;
   const FoldedTerm* folded_term;
+  // The first supernodes, which hold P and A and no H, and the entries of the others. Both 0 where
+  // nothing is kept from one iteration to the next.
+  int num_fixed;
+  long num_varying_entries;
 };
 
 /// Where the entries of P alone go in the storage of a factor, to test whether it is positive
@@ -79,6 +83,8 @@ struct StructureView {
   // bordered ones, whose `term_row` counts from the first row of the cone.
   const int *term_start, *term_row, *term_column, *term_entry;
   KktPlan solve, adjoint;
+  bool has_range_space;  // and where it has, a second plan for the solve
+  KktPlan range_space;
   bool tests_convexity;  // P may be indefinite
   ConvexityPlan convexity;
 };
@@ -114,6 +120,7 @@ class Structure {
     std::vector<FoldedCone> folded;
     std::vector<FoldedEntry> folded_entry;
     std::vector<FoldedTerm> folded_term;
+    int num_fixed = 0;
   };
   /// Indices in a KKT matrix, −1 for what is eliminated by hand.
   struct Numbering {
@@ -131,6 +138,8 @@ class Structure {
   Numbering number(const Plan& plan) const;
   void add_folded_terms(Plan& plan, const Numbering& index) const;
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
+  void build_range_space();
+  void place_entries(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
   void add_entries(const Plan& plan, const Numbering& index, std::vector<int>& row,
                    std::vector<int>& col, bool mixes_cone_rows) const;
   std::unique_ptr<Symbolic> analyze(const Plan& plan, const Numbering& index,
@@ -184,7 +193,7 @@ class Structure {
   std::vector<int> singleton_row_, singleton_column_, singleton_entry_;
   std::vector<int> mixed_start_, mixed_column_, mixed_source_;
   std::vector<int> term_start_, term_row_, term_column_, term_entry_;
-  Plan solve_, adjoint_;
+  Plan solve_, adjoint_, range_space_;
   std::unique_ptr<Symbolic> convexity_;  // null where P is not tested
   std::vector<long> convexity_entry_, convexity_diagonal_;
   StructureView view_{};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 
 #include "assembly_tree.hpp"
 
@@ -12,6 +13,13 @@ namespace {
 
 // Up to this dimension both kinds of degree are tried, and the cheaper order is kept.
 constexpr int kMostForTwoOrders = 500;
+
+// Rows a large power of two apart lie in the same few sets of a cache.
+constexpr int kUnluckyWidth = 16, kLeastUnlucky = 32;
+
+int leading_dimension(int width) {
+  return width >= kLeastUnlucky && width % kUnluckyWidth == 0 ? width + 1 : width;
+}
 
 struct Candidate {
   std::vector<int> order, position;
@@ -50,6 +58,32 @@ Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>&
   for (int i = 0; i < dim; ++i) sign_[position_[i]] = sign[i];
 }
 
+Symbolic::Symbolic(int num_positive, int num_negative)
+    : dim_(num_positive + num_negative), sign_(dim_, 1), position_(dim_), node_of_(dim_, 0) {
+  std::fill(sign_.begin() + num_positive, sign_.end(), static_cast<signed char>(-1));
+  std::fill(node_of_.begin() + num_positive, node_of_.end(), 1);
+  std::iota(position_.begin(), position_.end(), 0);
+  below_rows_.assign(position_.begin() + num_positive, position_.end());
+  nodes_.resize(2);
+  nodes_[0].width = num_positive;
+  nodes_[0].num_below = num_negative;
+  nodes_[1].first = num_positive;
+  nodes_[1].width = num_negative;
+  nodes_[1].below = num_negative;
+  for (Supernode& node : nodes_) place(node);
+  build_segments();
+}
+
+/// Give a node its place, and count what it costs.
+void Symbolic::place(Supernode& node) {
+  node.lead = node.is_diagonal ? node.width : leading_dimension(node.width);
+  node.panel = storage_;
+  storage_ += node.size();
+  scratch_ = std::max<long>(scratch_, 4L * node.width);
+  const double w = node.width, h = node.num_below;
+  multiply_adds_ += 0.5 * w * h * h + (node.is_diagonal ? w * h : w * w * (w / 6 + 0.5 * h));
+}
+
 void Symbolic::place_nodes(const PermutedPattern& pattern, const AssemblyNodes& found) {
   std::vector<int> label(dim_);
   for (int k = 0; k < dim_; ++k) label[found.pivots[k]] = k;
@@ -62,12 +96,8 @@ void Symbolic::place_nodes(const PermutedPattern& pattern, const AssemblyNodes& 
     node.width = found.start[k + 1] - node.first;
     node.num_below = found.num_below[k];
     node.is_diagonal = found.is_diagonal[k];
-    node.panel = storage_;
-    storage_ += static_cast<long>(node.width) * (node.head_rows() + node.num_below);
+    place(node);
     for (int j = node.first; j < node.first + node.width; ++j) node_of_[j] = k;
-    const double w = node.width, h = node.num_below;
-    multiply_adds_ += 0.5 * w * h * h + (node.is_diagonal ? w * h : w * w * (w / 6 + 0.5 * h));
-    scratch_ = std::max<long>(scratch_, 4L * node.width);
     nodes_.push_back(node);
   }
   find_rows(pattern, found.pivots, label);
@@ -139,12 +169,12 @@ long Symbolic::entry(int i, int j) const {
   if (node.is_diagonal && row == column) return node.panel + local;
   if (row < node.first + node.width) {
     assert(!node.is_diagonal);
-    return node.panel + static_cast<long>(row - node.first) * node.width + local;
+    return node.panel + static_cast<long>(row - node.first) * node.lead + local;
   }
   const int* begin = below_rows_.data() + node.below;
   const int* found = std::lower_bound(begin, begin + node.num_below, row);
   assert(found != begin + node.num_below && *found == row);
-  return node.panel + (node.head_rows() + (found - begin)) * static_cast<long>(node.width) + local;
+  return node.panel + (node.head_rows() + (found - begin)) * static_cast<long>(node.lead) + local;
 }
 
 SymbolicView Symbolic::view() const {

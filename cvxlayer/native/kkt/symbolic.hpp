@@ -9,7 +9,7 @@
 
 namespace cvxlayer {
 
-/// A set of consecutive pivots stored as one row-major panel of leading dimension `width`.
+/// A set of consecutive pivots stored as one row-major panel of leading dimension `lead`.
 /// A dense supernode stores its width × width diagonal block first (upper part unused), then
 /// `num_below` rows. A diagonal supernode, a group of leaves with the same structure and no
 /// coupling among them, stores one row with its pivots, then `num_below` rows.
@@ -17,6 +17,7 @@ struct Supernode {
   int first;
   int width;
   int num_below;
+  int lead;    // width, or more where rows would compete for the same places in a cache
   int below;   // offset into `below_rows`
   long panel;  // offset into the factor storage, in entries
   int segment_begin, segment_end;
@@ -24,6 +25,7 @@ struct Supernode {
   long borrowed = -1;  // the rows below are those of A from this entry on, if it is not negative
 
   int head_rows() const { return is_diagonal ? 1 : width; }
+  long size() const { return static_cast<long>(lead) * (head_rows() + num_below); }
 };
 
 /// The part of a supernode's update that lands in one ancestor: its below-rows
@@ -70,6 +72,9 @@ class Symbolic {
   Symbolic(int dim, const std::vector<int>& row, const std::vector<int>& col,
            const std::vector<signed char>& sign, const std::vector<bool>& is_late);
 
+  /// Two dense supernodes: `num_positive` pivots, then `num_negative` that they all meet.
+  Symbolic(int num_positive, int num_negative);
+
   /// Offset into the factor storage of the entry (i, j), original indices; it must be in
   /// the pattern.
   long entry(int i, int j) const;
@@ -84,6 +89,7 @@ class Symbolic {
   void find_rows(const PermutedPattern& pattern, const std::vector<int>& pivots,
                  const std::vector<int>& label);
   void build_segments();
+  void place(Supernode& node);
 
   int dim_;
   std::vector<signed char> sign_;

@@ -18,6 +18,9 @@
 
 namespace cvxlayer::CVXLAYER_ISA {
 
+// Pivots of P, as a share of the largest, below which A P⁻¹Aᵀ costs too many digits.
+constexpr double kLeastPivot = 1e-4;
+
 template <class L, template <class> class Faces>
 struct KktSystem {
   using V = typename L::V;
@@ -37,6 +40,8 @@ struct KktSystem {
   V* border_axes;  // ζ of every bordered cone
   V* soft_sides;   // fᵀr₂ of every bordered cone, for two right-hand sides
   V* along_soft;   // fᵀA of every bordered cone, by column of its union
+  V* kept;         // −A P⁻¹Aᵀ, where P and A are eliminated once
+  V kept_delta;    // the δ it was found with
   V regularization;
   V condensed_delta;  // δ of condensed cones, the same unless set after `begin_assembly`
 
@@ -60,6 +65,7 @@ struct KktSystem {
     border_axes = arena.take<V>(view.num_bordered_rows);
     soft_sides = arena.take<V>(2L * view.num_bordered);
     along_soft = arena.take<V>(view.num_bordered_columns);
+    kept = arena.take<V>(kkt_plan.num_varying_entries);
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
@@ -92,9 +98,40 @@ struct KktSystem {
     write_runs(plan->A_run, plan->num_A_runs, A);
   }
 
+  /// Eliminate P and A, which were just written, where the plan keeps what they leave.
+  void factorize_fixed() {
+    if (plan->num_fixed == 0) return;
+    factor.factorize(regularization, 0, plan->num_fixed);
+    copy_varying(factor.storage + varying_begin(), kept);
+    kept_delta = regularization;
+  }
+
+  /// Begin with what P and A have left, if it was kept and for this δ.
+  bool begin_with_fixed(V delta) {
+    if (plan->num_fixed == 0 || O::any(~O::le(O::abs(delta - kept_delta), V{}))) return false;
+    regularization = condensed_delta = delta;
+    copy_varying(kept, factor.storage + varying_begin());
+    return true;
+  }
+
+  /// The lanes in which the pivots of P are close enough to one another for what they leave to have
+  /// its digits.
+  typename L::M has_good_pivots() const {
+    if (plan->num_fixed == 0) return ~O::none();
+    V least = O::splat(__builtin_inf()), largest{};
+    for (int j = 0; j < structure->n; ++j) {
+      least = O::min(least, factor.pivot[j]);
+      largest = O::max(largest, factor.pivot[j]);
+    }
+    return O::gt(least, kLeastPivot * largest);
+  }
+
+  void factorize() { factor.factorize(regularization, plan->num_fixed, plan->symbolic.num_nodes); }
+
   /// Write H of a row that is not a singleton, regularized.
   CVXLAYER_INLINE void set_row_diagonal(int row, V h) {
-    factor.storage[plan->row_diagonal[row]] = -(h + regularization);
+    V& diagonal = factor.storage[plan->row_diagonal[row]];
+    diagonal = (plan->num_fixed > 0 ? diagonal : V{}) - (h + regularization);
   }
 
   /// Fold singleton row k (coupling a, diagonal h) into its variable: a²/(h + δ).
@@ -215,6 +252,16 @@ struct KktSystem {
   }
 
  private:
+  long varying_begin() const { return plan->symbolic.storage - plan->num_varying_entries; }
+
+  /// The lower triangle of the only supernode that varies.
+  void copy_varying(const V* from, V* to) const {
+    const Supernode& node = plan->symbolic.nodes[plan->num_fixed];
+    for (int i = 0; i < node.width; ++i, from += node.lead, to += node.lead) {
+      for (int j = 0; j <= i; ++j) to[j] = from[j];
+    }
+  }
+
   /// Singleton k with its coupling a and 1/(H + δ).
   CVXLAYER_INLINE void fold_singleton(int k, V a, V inverse) {
     inverse_h[k] = inverse;
