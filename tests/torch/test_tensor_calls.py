@@ -106,6 +106,54 @@ def test_large_single_precision_values_on_two_threads(rng):
     check_equal(short, long, values, rng)
 
 
+def large_quadratics(rng: np.random.Generator) -> tuple[Layer, Layer, list[Any]]:
+    """Dense programs whose gradients take more than a megabyte each."""
+    n, batch = 16, 600
+    x, q = cp.Variable(n), cp.Parameter(n)
+    root, G = cp.Parameter((n, n)), cp.Parameter((n, n))
+    objective = cp.Minimize(cp.sum_squares(x) + cp.sum_squares(root @ x) + q @ x)
+    layers = two_layers(cp.Problem(objective, [G @ x <= 1]), [root, q, G], [x])
+    shapes = ((batch, n, n), (batch, n), (batch, n, n))
+    return *layers, [torch.tensor(rng.normal(size=shape)) for shape in shapes]
+
+
+def test_memory_of_large_gradients_is_used_again_only_when_they_are_gone(rng):
+    short, long, values = large_quadratics(rng)
+    for each in values:
+        each.requires_grad_()
+
+    def gradients(layer: Layer, weight: float) -> tuple[Any, ...]:
+        return torch.autograd.grad(weight * layer(*values)[0].pow(2).sum(), values)
+
+    wanted = {weight: gradients(long, weight) for weight in (1.0, -2.0)}
+    first, second = gradients(short, 1.0), gradients(short, -2.0)
+    places = {each.data_ptr() for each in first}
+    for found, weight in ((first, 1.0), (second, -2.0)):
+        for mine, other in zip(found, wanted[weight], strict=True):
+            assert torch.equal(mine, other)
+    kept = first[0]
+    del first, found, mine
+    third = gradients(short, 1.0)
+    assert kept.data_ptr() not in {each.data_ptr() for each in third}
+    assert places & {each.data_ptr() for each in third}
+    for mine, other in zip((kept, *third), (wanted[1.0][0], *wanted[1.0]), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_large_gradients_are_tensors_like_others(rng):
+    short, long, values = large_quadratics(rng)
+    leaves = [[each.clone().requires_grad_() for each in values] for _ in range(2)]
+    for layer, inputs in zip((short, long), leaves, strict=True):
+        for _ in range(2):  # the second backward adds to what the first one left
+            layer(*inputs)[0].pow(2).sum().backward()
+        torch.optim.SGD(inputs, lr=0.1).step()
+    for mine, other in zip(*leaves, strict=True):
+        assert torch.equal(mine.grad, other.grad)
+        assert torch.equal(mine, other)
+    copied = pickle.loads(pickle.dumps(leaves[0][0].grad.clone()))
+    assert torch.equal(copied, leaves[1][0].grad)
+
+
 def test_what_is_not_plain_goes_the_other_way(rng):
     class Tagged(torch.Tensor):
         pass

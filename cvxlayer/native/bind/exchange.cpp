@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "exchange.hpp"
 
+#include <functional>
 #include <new>
+#include <numeric>
+
+#include "../batch/memory_pool.hpp"
 
 namespace cvxlayer {
 
@@ -9,8 +13,40 @@ namespace {
 
 constexpr char kCapsule[] = "dlpack_exchange_api";
 constexpr std::uint32_t kMajor = 1;
+// From this size on memory is ours and kept, up to so much of it.
+constexpr size_t kLargeBytes = size_t{1} << 20, kMostKeptBytes = size_t{64} << 20;
+
+/// Tensors may outlive everything else, so it is never destroyed.
+MemoryPool& pool() {
+  static auto* const pool = new MemoryPool(kMostKeptBytes);
+  return *pool;
+}
 
 }  // namespace
+
+/// A tensor in the memory of the pool.
+struct Exchange::Large {
+  Owned owned{};
+  Shape shape, strides;
+  size_t bytes;
+
+  Large(const Shape& of, nb::dlpack::dtype type, Version version, size_t size)
+      : shape(of), strides(of.size(), 1), bytes(size) {
+    for (size_t k = shape.size(); k-- > 1;) strides[k - 1] = strides[k] * shape[k];
+    owned.version = version;
+    owned.context = this;
+    owned.deleter = [](Owned* tensor) { delete static_cast<Large*>(tensor->context); };
+    owned.tensor.device = {nb::device::cpu::value, 0};
+    owned.tensor.ndim = static_cast<std::int32_t>(shape.size());
+    owned.tensor.dtype = type;
+    owned.tensor.shape = shape.data();
+    owned.tensor.strides = strides.data();
+    owned.tensor.data = pool().take(bytes);
+  }
+  Large(const Large&) = delete;
+  Large& operator=(const Large&) = delete;
+  ~Large() { pool().give(owned.tensor.data, bytes); }
+};
 
 const Exchange::Table* Exchange::find(nb::handle capsule) {
   const auto* table = static_cast<const Table*>(PyCapsule_GetPointer(capsule.ptr(), kCapsule));
@@ -31,6 +67,14 @@ Exchange::Exchange(nb::handle capsule) : table_(find(capsule)) {
 }
 
 nb::object Exchange::make(const Shape& shape, nb::dlpack::dtype type, void** data) const {
+  const std::int64_t count =
+      std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+  const size_t bytes = static_cast<size_t>(count) * type.bits / 8;
+  if (bytes >= kLargeBytes) {
+    Owned* owned = &(new Large(shape, type, table_->version, bytes))->owned;
+    *data = owned->tensor.data;
+    return wrap(owned);
+  }
   nb::dlpack::dltensor prototype{};
   prototype.device = {nb::device::cpu::value, 0};
   prototype.ndim = static_cast<std::int32_t>(shape.size());
@@ -41,6 +85,10 @@ nb::object Exchange::make(const Shape& shape, nb::dlpack::dtype type, void** dat
   const auto ignore = [](void*, const char*, const char*) {};
   if (table_->allocate(&prototype, &owned, nullptr, ignore) != 0) throw std::bad_alloc();
   *data = static_cast<char*>(owned->tensor.data) + owned->tensor.byte_offset;
+  return wrap(owned);
+}
+
+nb::object Exchange::wrap(Owned* owned) const {
   void* object = nullptr;
   if (table_->wrap(owned, &object) != 0) throw nb::python_error();
   return nb::steal(static_cast<PyObject*>(object));

@@ -32,7 +32,8 @@ class Exchange {
     return false;
   }
 
-  /// A new tensor in host memory, not written yet; `data` is where.
+  /// A new tensor in host memory, not written yet; `data` is where. The memory of a large one is
+  /// used again once the tensor is gone.
   nb::object make(const Shape& shape, nb::dlpack::dtype type, void** data) const;
 
  private:
@@ -56,7 +57,10 @@ class Exchange {
     int (*view)(void* object, nb::dlpack::dltensor* out);
     int (*current_stream)(std::int32_t device_type, std::int32_t device, void** out);
   };
+  struct Large;
   static const Table* find(nb::handle capsule);
+  /// The tensor as a Python object, which owns it from here on.
+  nb::object wrap(Owned* owned) const;
   const Table* table_;
 };
 
