@@ -18,8 +18,7 @@ MemoryPool::~MemoryPool() {
 }
 
 void* MemoryPool::take(size_t bytes) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
+  if (const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock); lock.owns_lock()) {
     const auto found = std::find_if(blocks_.rbegin(), blocks_.rend(),
                                     [bytes](const Block& block) { return block.bytes == bytes; });
     if (found != blocks_.rend()) {
@@ -35,7 +34,8 @@ void* MemoryPool::take(size_t bytes) {
 }
 
 void MemoryPool::give(void* memory, size_t bytes) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || bytes > most_) return std::free(memory);
   kept_ += bytes;
   blocks_.push_back({memory, bytes});
   while (kept_ > most_) {

@@ -11,7 +11,8 @@
 
 namespace cvxlayer {
 
-/// May be used from several threads.
+/// May be used from several threads. None waits for another: who finds the pool taken goes by the
+/// allocator, and so does a forked child whose parent had it taken.
 class MemoryPool {
  public:
   /// Of no more than this many bytes that nobody uses.
