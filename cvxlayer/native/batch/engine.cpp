@@ -2,9 +2,8 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 #include <numeric>
+#include <vector>
 
 #include "../hsde/status.hpp"
 #include "threads.hpp"
@@ -13,7 +12,6 @@ namespace cvxlayer {
 
 namespace {
 
-constexpr size_t kAlignment = 64;
 // A chunk holds this many rounds of lanes, if there are enough for two chunks a thread: enough for
 // refilling to keep lanes busy, few enough to balance threads. Below the least, lanes that run
 // empty at the end of each chunk cost more than threads that wait for one another.
@@ -41,7 +39,7 @@ Indices rows_with(const SolveResults& results, long begin, long end, Status stat
 }
 
 /// What one thread does in a solve.
-struct Worker {
+struct RowSolver {
   const Kernels& kernels;
   const StructureView& view;
   char* workspace;
@@ -117,10 +115,6 @@ struct Worker {
 
 }  // namespace
 
-Engine::~Engine() {
-  for (const Workspace& workspace : pool_) std::free(workspace.memory);
-}
-
 size_t Engine::workspace_bytes(int width) const {
   return choose(width, width).workspace_bytes(structure_.view());
 }
@@ -132,28 +126,6 @@ const Kernels& Engine::choose(long count, int width) const {
     if (width > 0 ? kernels[k]->width == width : kernels[k]->width >= count) return *kernels[k];
   }
   return *kernels[available - 1];
-}
-
-Engine::Workspace Engine::acquire(size_t bytes) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (size_t k = 0; k < pool_.size(); ++k) {
-      if (pool_[k].bytes == bytes) {
-        const Workspace found = pool_[k];
-        pool_.erase(pool_.begin() + static_cast<long>(k));
-        return found;
-      }
-    }
-  }
-  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
-  auto* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, bytes};
-}
-
-void Engine::release(Workspace workspace) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  pool_.push_back(workspace);
 }
 
 int Engine::worthwhile_threads(long count, int threads, double share) const {
@@ -180,8 +152,8 @@ void Engine::parallel(const Kernels& kernels, long count, int threads,
   const long chunk = num_threads == 1 ? count : rounds * width;
   const size_t bytes = kernels.workspace_bytes(structure_.view());
   share_range(count, chunk, static_cast<int>(num_threads), [&](long begin, long end) {
-    const Lease lease{*this, acquire(bytes)};
-    body(lease.workspace.memory, begin, end);
+    const Lease lease{workspaces_, bytes};
+    body(lease.workspace.get(), begin, end);
   });
 }
 
@@ -197,8 +169,8 @@ void Engine::equilibrate(const Kernels& kernels, char* workspace, const ProblemD
 void Engine::equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
                                 const Scaling& scaling) {
   if (!scaling.is_shared()) return;
-  const Lease lease{*this, acquire(kernels.workspace_bytes(structure_.view()))};
-  kernels.equilibrate(structure_.view(), lease.workspace.memory, problem, scaling, 0, 1, true);
+  const Lease lease{workspaces_, kernels.workspace_bytes(structure_.view())};
+  kernels.equilibrate(structure_.view(), lease.workspace.get(), problem, scaling, 0, 1, true);
 }
 
 void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* index, long count,
@@ -211,21 +183,22 @@ void Engine::solve(const ProblemData& problem, long batch, const std::int64_t* i
   equilibrate_shared(kernels, problem, scaling);
   threads = worthwhile_threads(count, threads, 1.0);
   parallel(kernels, count, threads, [&](char* workspace, long begin, long end) {
-    const Worker worker{kernels, structure_.view(), workspace, problem, scaling, settings, results};
+    const RowSolver solver{kernels, structure_.view(), workspace, problem,
+                           scaling, settings,          results};
     if (index != nullptr) {
       for (long k = begin; k < end; ++k) {
         equilibrate(kernels, workspace, problem, scaling, index[k], index[k] + 1);
       }
-      return worker.solve_again({index + begin, index + end});
+      return solver.solve_again({index + begin, index + end});
     }
     equilibrate(kernels, workspace, problem, scaling, begin, end);
-    const Indices unseen = worker.solve_first(start, begin, end);
-    if (settings.polish) worker.polish(begin, end);
+    const Indices unseen = solver.solve_first(start, begin, end);
+    if (settings.polish) solver.polish(begin, end);
     for (long row = begin; start.is_usable != nullptr && row < end; ++row) {
       start.is_usable[row] = results.status[row] == code(Status::kWarmStarted);
       if (start.is_usable[row] != 0) results.status[row] = code(Status::kSolved);
     }
-    worker.test_convexity(unseen);
+    solver.test_convexity(unseen);
   });
 }
 

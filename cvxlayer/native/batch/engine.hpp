@@ -4,10 +4,10 @@
 #pragma once
 
 #include <functional>
-#include <mutex>
-#include <vector>
+#include <utility>
 
 #include "kernels.hpp"
+#include "memory_pool.hpp"
 
 namespace cvxlayer {
 
@@ -18,7 +18,6 @@ class Engine {
   template <class... Arguments>
   explicit Engine(std::in_place_t, Arguments&&... arguments)
       : structure_(std::forward<Arguments>(arguments)...) {}
-  ~Engine();
 
   /// Solve `count` instances; with `index`, those rows only (`count` of them). `threads` ≥ 1.
   /// `width` 0 chooses the number of lanes; `start` is for whole batches. Writes the scale factors
@@ -50,18 +49,13 @@ class Engine {
   size_t workspace_bytes(int width) const;
 
  private:
-  struct Workspace {
-    char* memory;
-    size_t bytes;
-  };
   const Kernels& choose(long count, int width) const;
-  Workspace acquire(size_t bytes);
-  void release(Workspace workspace);
   /// A workspace while it is used, also where the work throws.
   struct Lease {
-    Engine& engine;
-    Workspace workspace;
-    ~Lease() { engine.release(workspace); }
+    MemoryPool& pool;
+    size_t bytes;
+    Memory workspace = pool.take(bytes);
+    ~Lease() { pool.give(std::move(workspace), bytes); }
   };
   /// Find (d, e), and what the costs have in common, if P and A are shared.
   void equilibrate_shared(const Kernels& kernels, const ProblemData& problem,
@@ -79,8 +73,7 @@ class Engine {
                 const std::function<void(char*, long, long)>& body);
 
   Structure structure_;
-  std::mutex mutex_;
-  std::vector<Workspace> pool_;
+  MemoryPool workspaces_;
 };
 
 }  // namespace cvxlayer

@@ -4,18 +4,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
 #include "kernels.hpp"
+#include "memory_pool.hpp"
 #include "threads.hpp"
 
 namespace cvxlayer {
 
 namespace {
 
-constexpr long kAlignment = 64;
 // Work of one thread for which it pays to wake another, and of one piece: numbers to look at.
 constexpr long kNumbersPerThread = 100'000, kNumbersPerPiece = 16'384;
 // One multiply-add of a factorization costs about as much as this many numbers.
@@ -40,17 +37,6 @@ bool holds_everywhere(long count, double numbers_each, int threads, const Test& 
 }
 
 typedef double Eight __attribute__((vector_size(64), aligned(8), may_alias));
-
-struct Free {
-  void operator()(char* memory) const { std::free(memory); }
-};
-
-std::unique_ptr<char, Free> allocate(size_t bytes) {
-  const size_t rounded = (bytes / kAlignment + 1) * kAlignment;
-  auto* memory = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));
-  if (memory == nullptr) throw std::bad_alloc();
-  return std::unique_ptr<char, Free>(memory);
-}
 
 /// One value, and what rounding may have done to it.
 struct Value {
@@ -149,7 +135,7 @@ bool all_in_domains(const double* values, long count, long size, unsigned domain
   const double each = static_cast<double>(size) * (1.0 + pivots);
   const size_t bytes = has_eigenvalues ? kernels.definite_bytes(n) : 0;
   return holds_everywhere(count, each, threads, [&](long begin, long end) {
-    const auto workspace = allocate(bytes);
+    const auto workspace = allocate_aligned(bytes);
     const auto is_definite = [&](unsigned domain, const double* matrix, double sign) {
       return (domains & domain) == 0 ||
              kernels.is_definite(workspace.get(), matrix, n, sign, rounding);
@@ -172,7 +158,7 @@ void project_dual(const CurvedCone& cone, const double* points, const double* st
   for (int k = 0; k < available; ++k) {
     if (kernels[k]->width == width) chosen = kernels[k];
   }
-  const auto workspace = allocate(chosen->projection_bytes(cone));
+  const auto workspace = allocate_aligned(chosen->projection_bytes(cone));
   chosen->project_dual(cone, workspace.get(), points, starts, count, nearest, derivative, root);
 }
 

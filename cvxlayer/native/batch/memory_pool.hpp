@@ -1,34 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory of large arrays that are made and dropped at every call. An allocator hands such blocks
-// back to the system, and gets them as pages that fault one by one when they are written: a tenth
-// of a training step.
+// Memory that is taken and given back at every call: workspaces, large results. An allocator hands
+// large blocks back to the system, and gets them as pages that fault one by one when they are
+// written: a tenth of a training step.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <deque>
+#include <memory>
 #include <mutex>
 
 namespace cvxlayer {
+
+struct FreeMemory {
+  void operator()(char* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<char, FreeMemory>;
+
+/// Aligned to a cache line, not written. Throws std::bad_alloc.
+Memory allocate_aligned(size_t bytes);
 
 /// May be used from several threads. None waits for another: who finds the pool taken goes by the
 /// allocator, and so does a forked child whose parent had it taken.
 class MemoryPool {
  public:
   /// Of no more than this many bytes that nobody uses.
-  explicit MemoryPool(size_t most) : most_(most) {}
+  explicit MemoryPool(size_t most = SIZE_MAX) : most_(most) {}
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
-  ~MemoryPool();
 
-  /// Aligned to a cache line, not written. Throws std::bad_alloc.
-  void* take(size_t bytes);
-  /// Return what was taken.
-  void give(void* memory, size_t bytes);
+  /// As `allocate_aligned`.
+  Memory take(size_t bytes);
+  /// Return what was taken, with its size.
+  void give(Memory memory, size_t bytes);
 
  private:
   struct Block {
-    void* memory;
+    Memory memory;
     size_t bytes;
   };
   const size_t most_;

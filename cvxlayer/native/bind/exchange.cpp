@@ -4,6 +4,7 @@
 #include <functional>
 #include <new>
 #include <numeric>
+#include <utility>
 
 #include "../batch/memory_pool.hpp"
 
@@ -24,11 +25,16 @@ MemoryPool& pool() {
 
 }  // namespace
 
+long count_of(const Shape& shape) {
+  return std::accumulate(shape.begin(), shape.end(), 1L, std::multiplies<>());
+}
+
 /// A tensor in the memory of the pool.
 struct Exchange::Large {
   Owned owned{};
   Shape shape, strides;
   size_t bytes;
+  Memory memory = pool().take(bytes);
 
   Large(const Shape& of, nb::dlpack::dtype type, Version version, size_t size)
       : shape(of), strides(of.size(), 1), bytes(size) {
@@ -41,11 +47,11 @@ struct Exchange::Large {
     owned.tensor.dtype = type;
     owned.tensor.shape = shape.data();
     owned.tensor.strides = strides.data();
-    owned.tensor.data = pool().take(bytes);
+    owned.tensor.data = memory.get();
   }
   Large(const Large&) = delete;
   Large& operator=(const Large&) = delete;
-  ~Large() { pool().give(owned.tensor.data, bytes); }
+  ~Large() { pool().give(std::move(memory), bytes); }
 };
 
 const Exchange::Table* Exchange::find(nb::handle capsule) {
@@ -67,9 +73,7 @@ Exchange::Exchange(nb::handle capsule) : table_(find(capsule)) {
 }
 
 nb::object Exchange::make(const Shape& shape, nb::dlpack::dtype type, void** data) const {
-  const std::int64_t count =
-      std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
-  const size_t bytes = static_cast<size_t>(count) * type.bits / 8;
+  const size_t bytes = static_cast<size_t>(count_of(shape)) * type.bits / 8;
   if (bytes >= kLargeBytes) {
     Owned* owned = &(new Large(shape, type, table_->version, bytes))->owned;
     *data = owned->tensor.data;

@@ -19,6 +19,9 @@ namespace nb = nanobind;
 
 using Shape = std::vector<std::int64_t>;
 
+/// Of the numbers of a tensor.
+long count_of(const Shape& shape);
+
 class Exchange {
  public:
   /// Whether the table is of a version that is known here, and can do what is asked of it.

@@ -32,10 +32,6 @@ using Buffer = std::unique_ptr<double[]>;
 constexpr nb::dlpack::dtype kDouble = nb::dtype<double>(), kSingle = nb::dtype<float>();
 constexpr long kPiece = 16'384;  // numbers that are worth a thread
 
-long count_of(const Shape& shape) {
-  return std::accumulate(shape.begin(), shape.end(), 1L, std::multiplies<>());
-}
-
 bool is_contiguous(const Tensor& tensor) {
   std::int64_t stride = 1;
   for (int k = tensor.ndim - 1; k >= 0; --k) {

@@ -213,8 +213,7 @@ void Structure::build_plan(Plan& plan, bool mixes_cone_rows) const {
 /// Variables before rows, for dense P and rows that are all in the matrix: P and A stay as they are
 /// from one iteration to the next, and with them the first n pivots and A P⁻¹Aᵀ.
 void Structure::build_range_space() {
-  const bool is_dense = n_ > 0 && m_ > 0 && static_cast<long>(P_row_.size()) == n_ * (n_ + 1L) / 2;
-  if (!is_dense || !cones_.empty() || !singleton_row_.empty()) return;
+  if (n_ == 0 || m_ == 0 || !is_P_full() || !cones_.empty() || !singleton_row_.empty()) return;
   const double n = n_, m = m_, numbers = 0.5 * n * (n + 1) + n * m + 0.5 * m * (m + 1);
   const double once = n * n * n / 6 + 0.5 * n * m * (n + m), each = m * m * m / 6;
   const double others = solve_.symbolic->multiply_adds(), other_numbers = numbers - 0.5 * m * m;
@@ -222,7 +221,6 @@ void Structure::build_range_space() {
   if (cost > kWorthwhileShare * (others + kPerSolveEntry * other_numbers)) return;
   range_space_.symbolic = std::make_unique<Symbolic>(n_, m_);
   range_space_.num_fixed = 1;
-  range_space_.folded_index.assign(cones_.size(), -1);
   place_entries(range_space_, number(range_space_), false);
 }
 

@@ -248,7 +248,7 @@ void Structure::build_view() {
   view_.row_entry = row_entry_.data();
   view_.num_P = static_cast<int>(P_row_.size());
   view_.num_A = static_cast<int>(A_row_.size());
-  view_.is_P_full = static_cast<long>(P_row_.size()) == static_cast<long>(n_) * (n_ + 1) / 2;
+  view_.is_P_full = is_P_full();
   view_.is_A_full = static_cast<long>(A_row_.size()) == static_cast<long>(n_) * m_;
   view_.num_singletons = static_cast<int>(singleton_row_.size());
   const auto first_of_cones =

@@ -138,6 +138,7 @@ class Structure {
   Numbering number(const Plan& plan) const;
   void add_folded_terms(Plan& plan, const Numbering& index) const;
   void build_plan(Plan& plan, bool mixes_cone_rows) const;
+  bool is_P_full() const { return static_cast<long>(P_row_.size()) == n_ * (n_ + 1L) / 2; }
   void build_range_space();
   void place_entries(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
   void add_entries(const Plan& plan, const Numbering& index, std::vector<int>& row,
