@@ -133,7 +133,9 @@ def test_memory_of_large_gradients_is_used_again_only_when_they_are_gone(rng):
             assert torch.equal(mine, other)
     kept = first[0]
     del first, found, mine
+    others = [torch.empty_like(each) for each in values for _ in range(3)]
     third = gradients(short, 1.0)
+    del others
     assert kept.data_ptr() not in {each.data_ptr() for each in third}
     assert places & {each.data_ptr() for each in third}
     for mine, other in zip((kept, *third), (wanted[1.0][0], *wanted[1.0]), strict=True):

@@ -66,15 +66,17 @@ struct RowSolver {
       kernels.solve(view, workspace, problem, scaling, settings, nullptr, begin, end, results);
       return all;
     }
+    Status unsolved = Status::kNumericalError;
     if (is_warm) {
-      std::fill(results.status + begin, results.status + end, code(Status::kNumericalError));
+      std::fill(results.status + begin, results.status + end, code(unsolved));
       kernels.warm_start(view, workspace, problem, scaling, settings, start, begin, end, results);
     } else {
       SolveSettings first = settings;
       first.in_range_space = true;
+      unsolved = Status::kUnsuited;
       kernels.solve(view, workspace, problem, scaling, first, nullptr, begin, end, results);
     }
-    const Indices left = rows_with(results, begin, end, Status::kNumericalError);
+    const Indices left = rows_with(results, begin, end, unsolved);
     solve_rows(settings, left);
     return is_warm ? all : left;
   }

@@ -197,7 +197,7 @@ struct HsdeSolver {
                            !__builtin_isfinite(reached) ||
                            (is_near && O::get(best.age, lane) > kPatience);
       if (!O::get_mask(has_good_pivots, lane)) {
-        status = Status::kNumericalError;  // of this plan: another one is tried
+        status = Status::kUnsuited;
       } else if (reached <= 1.0) {
         status = Status::kSolved;
       } else if (settings.stops_early && reached <= provisional_merit &&

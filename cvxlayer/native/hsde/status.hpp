@@ -16,6 +16,7 @@ enum class Status : std::int8_t {
   kNotConvex = 6,    // P is not positive semidefinite
   kProvisional = 7,  // inside one call only: near enough for the polish to finish
   kWarmStarted = 8,  // inside one call only: solved by steps from another solution
+  kUnsuited = 9,     // inside one call only: P has pivots that call for the other plan
 };
 
 /// Whether it says how the instance ends, and not how far the solver came.
