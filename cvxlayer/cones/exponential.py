@@ -10,6 +10,8 @@ keeps β p, so all that has to be found is the number ρ.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -206,20 +208,21 @@ def _ratio(point: np.ndarray) -> np.ndarray:
     row of v = β p + λ n reads A e^ρ − B e^−ρ − ω t = 0. Where A, B ≥ 0 its left side over ω
     increases. The factor e^−|ρ| keeps it finite and makes it nearly linear for large |ρ|.
     """
-    r, s, t = point.T
-
-    def balance(rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        e = np.exp(-np.abs(rho))
-        A, B, omega = (rho - 1.0) * r + s, r - rho * s, _omega(rho)
-        right = A - B * e * e - omega * t * e
-        right_slope = r + (s + 2.0 * B) * e * e - (2.0 * rho - 1.0 - omega) * t * e
-        left = A * e * e - B - omega * t * e
-        left_slope = (r + 2.0 * A) * e * e + s - (2.0 * rho - 1.0 + omega) * t * e
-        is_right = rho > 0.0
-        return np.where(is_right, right, left), np.where(is_right, right_slope, left_slope)
-
     low, high = _bracket(point)
-    return find_root(balance, 0.5 * (low + high), low, high)
+    return find_root(functools.partial(_balance, point), 0.5 * (low + high), low, high)
+
+
+def _balance(point: np.ndarray, rho: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left side, over ω and times e^−|ρ|, and its slope."""
+    r, s, t = point.T
+    e = np.exp(-np.abs(rho))
+    A, B, omega = (rho - 1.0) * r + s, r - rho * s, _omega(rho)
+    right = A - B * e * e - omega * t * e
+    right_slope = r + (s + 2.0 * B) * e * e - (2.0 * rho - 1.0 - omega) * t * e
+    left = A * e * e - B - omega * t * e
+    left_slope = (r + 2.0 * A) * e * e + s - (2.0 * rho - 1.0 + omega) * t * e
+    is_right = rho > 0.0
+    return np.where(is_right, right, left), np.where(is_right, right_slope, left_slope)
 
 
 def _bracket(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

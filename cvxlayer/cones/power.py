@@ -10,6 +10,7 @@ so all that has to be found is in which ratio ρ : (|z|−ρ) = e^σ : 1 the pro
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -276,13 +277,6 @@ def _log_ratio(x: np.ndarray, y: np.ndarray, z: np.ndarray, alpha: float) -> np.
     beta = 1.0 - alpha
     a, b = x / (z * math.sqrt(alpha)), y / (z * math.sqrt(beta))
     offset = alpha * math.log(alpha) + beta * math.log(beta)
-
-    def balance(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        cosh, sinh = np.cosh(0.5 * sigma), np.sinh(0.5 * sigma)
-        value = sigma - 2.0 * (alpha * np.arcsinh(a * cosh) + beta * np.arcsinh(b * cosh)) - offset
-        first, second = a * sinh / np.hypot(1.0, a * cosh), b * sinh / np.hypot(1.0, b * cosh)
-        return value, 1.0 - alpha * first - beta * second
-
     # Close to the boundary of K, and of the polar, the left side is constant but for e^∓σ.
     flat = 2.0 * (1.0 + alpha / a**2 + beta / b**2)
     size = 2.0 * (alpha * np.log(np.abs(x) / z) + beta * np.log(np.abs(y) / z))
@@ -290,4 +284,16 @@ def _log_ratio(x: np.ndarray, y: np.ndarray, z: np.ndarray, alpha: float) -> np.
     start = np.where((a < 0.0) & (b < 0.0), np.log((2.0 * offset - size) / flat), start)
     limit = np.full(len(x), _LARGEST_SIGMA)
     start = np.clip(np.where(np.isfinite(start), start, 0.0), -limit, limit)
+    balance = functools.partial(_balance, a, b, alpha, offset)
     return find_root(balance, start, -limit, limit)
+
+
+def _balance(
+    a: np.ndarray, b: np.ndarray, alpha: float, offset: float, sigma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is left of the equation for σ, with sinh ξ = a cosh(σ/2), and its slope."""
+    beta = 1.0 - alpha
+    cosh, sinh = np.cosh(0.5 * sigma), np.sinh(0.5 * sigma)
+    value = sigma - 2.0 * (alpha * np.arcsinh(a * cosh) + beta * np.arcsinh(b * cosh)) - offset
+    first, second = a * sinh / np.hypot(1.0, a * cosh), b * sinh / np.hypot(1.0, b * cosh)
+    return value, 1.0 - alpha * first - beta * second

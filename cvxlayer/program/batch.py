@@ -78,23 +78,22 @@ class ConeProgramBatch:
         """Return (P upper triangle, q, A, b) of one instance, for single-problem solvers."""
         structure = self.structure
         n, m = structure.num_variables, structure.num_rows
-
-        def row(block: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(block[index if block.shape[0] > 1 else 0])
-
-        P = sp.csc_array((row(self.P), structure.P_indices, structure.P_indptr), shape=(n, n))
-        A = sp.csc_array((row(self.A), structure.A_indices, structure.A_indptr), shape=(m, n))
-        return P, row(self.q), A, row(self.b)
+        P, q, A, b = (
+            np.ascontiguousarray(block[index if block.shape[0] > 1 else 0])
+            for block in (self.P, self.q, self.A, self.b)
+        )
+        return (
+            sp.csc_array((P, structure.P_indices, structure.P_indptr), shape=(n, n)),
+            q,
+            sp.csc_array((A, structure.A_indices, structure.A_indptr), shape=(m, n)),
+            b,
+        )
 
     def select(self, rows: np.ndarray) -> ConeProgramBatch:
         """Return the batch of the given instances, in the given order."""
-
-        def pick(block: np.ndarray) -> np.ndarray:
-            return block[rows] if block.shape[0] > 1 else block
-
-        return ConeProgramBatch(
-            self.structure, len(rows), pick(self.P), pick(self.q), pick(self.A), pick(self.b)
-        )
+        blocks = (self.P, self.q, self.A, self.b)
+        chosen = (block[rows] if block.shape[0] > 1 else block for block in blocks)
+        return ConeProgramBatch(self.structure, len(rows), *chosen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

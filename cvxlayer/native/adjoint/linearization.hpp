@@ -120,11 +120,7 @@ struct Linearization : protected Points<L> {
     for (int i = 0; i < num_linear(); ++i) {
       if (view.adjoint.row_position[i] >= 0) kkt.set_row_diagonal(i, rest(i));
     }
-    for (int t = 0; t < view.num_A; ++t) {
-      const int i = view.A_row[t];
-      if (view.adjoint.A_entry[t] < 0 || i >= num_linear()) continue;
-      kkt.factor.storage[view.adjoint.A_entry[t]] = data.A[t] * root[i];
-    }
+    kkt.write_rooted_A(root, !on_path);
     for (int k = 0; k < view.num_linear_singletons; ++k) {
       const int i = view.singleton_row[k];
       kkt.add_singleton(k, data.A[view.singleton_entry[k]] * root[i], rest(i));

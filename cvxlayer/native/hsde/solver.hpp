@@ -378,7 +378,7 @@ struct HsdeSolver {
     };
     const auto constant_top = [this](int j) { return -data.q[j]; };
     const auto constant_bottom = [this](int i) { return data.b[i]; };
-    kkt.template solve<2>(
+    kkt.solve_with_constant(
         [&](int c, int j) { return c == 0 ? affine_top(j) : constant_top(j); },
         [&](int c, int i) { return c == 0 ? affine_bottom(i) : constant_bottom(i); }, {x1, x2},
         {y1, y2});
@@ -391,8 +391,8 @@ struct HsdeSolver {
     const auto bottom = [this, keep](int i) {
       return i < num_zero() ? -keep * ry[i] : shift[i] - keep * ry[i];
     };
-    kkt.template solve<1>([&](int, int j) { return top(j); }, [&](int, int i) { return bottom(i); },
-                          {x1}, {y1});
+    kkt.solve_with_share(
+        keep, [this](int j) { return -rx[j]; }, [&](int, int i) { return bottom(i); }, x1, y1);
     refinement.refine(data, scaling, kkt, top, bottom, x1, y1);
   }
 

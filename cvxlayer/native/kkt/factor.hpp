@@ -23,6 +23,7 @@ struct Factor {
   using O = Ops<L>;
 
   SymbolicView symbolic;
+  const Supernode* nodes;  // those of `symbolic`, or some like them but narrower
   V* storage;
   const V* A = nullptr;
   V* pivot;
@@ -33,6 +34,7 @@ struct Factor {
 
   void lay_out(const SymbolicView& view, Arena& arena) {
     symbolic = view;
+    nodes = view.nodes;
     storage = arena.take<V>(view.storage);
     pivot = arena.take<V>(view.dim);
     inverse = arena.take<V>(view.dim);
@@ -56,7 +58,7 @@ struct Factor {
   /// The same of the supernodes [begin, end) alone, whose updates reach all others.
   void factorize(V floor, int begin, int end) {
     for (int k = begin; k < end; ++k) {
-      const Supernode& node = symbolic.nodes[k];
+      const Supernode& node = nodes[k];
       if (node.is_diagonal) {
         factorize_diagonal(node, floor);
       } else if constexpr (L::width == 1) {
@@ -76,8 +78,20 @@ struct Factor {
   /// x[c * dim + i]; i is the pivot position.
   template <int count>
   void solve_in_place(V* x) const {
-    for (int k = 0; k < symbolic.num_nodes; ++k) forward<count>(symbolic.nodes[k], x);
-    for (int k = symbolic.num_nodes - 1; k >= 0; --k) backward<count>(symbolic.nodes[k], x);
+    eliminate<count>(x, 0, symbolic.num_nodes);
+    substitute_back<count>(x);
+  }
+
+  /// The first half of it, for the supernodes [begin, end) alone.
+  template <int count>
+  void eliminate(V* x, int begin, int end) const {
+    for (int k = begin; k < end; ++k) forward<count>(nodes[k], x);
+  }
+
+  /// The second half.
+  template <int count>
+  void substitute_back(V* x) const {
+    for (int k = symbolic.num_nodes - 1; k >= 0; --k) backward<count>(nodes[k], x);
   }
 
  private:

@@ -17,6 +17,8 @@ constexpr int kMostFoldedEntries = 6;
 // factor costs in the solves of an iteration, in multiply-adds; and the share of the costs that
 // makes up for lanes that wait for one another.
 constexpr double kUsualIterations = 10, kPerSolveEntry = 6, kWorthwhileShare = 0.75;
+// Moving the active rows of fewer entries of A together costs as much as it saves.
+constexpr long kLeastDense = 256;
 
 /// The places `entry`, without the negative ones, as runs of constant stride.
 std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
@@ -35,6 +37,20 @@ std::vector<EntryRun> find_runs(const std::vector<long>& entry) {
     runs.push_back({entry[k], 1, k, 1});
   }
   return runs;
+}
+
+/// Where the rows below a diagonal supernode begin in A, if its pivots lie side by side there, or
+/// nothing; `source` is the entry of A of each entry of the factor.
+std::vector<int> find_side_by_side(const Supernode& node, const std::vector<long>& source) {
+  std::vector<int> first;
+  for (int k = 0; k < node.num_below && node.is_diagonal; ++k) {
+    const auto row = source.begin() + node.panel + (k + 1L) * node.lead;
+    for (int i = 0; i < node.width; ++i) {
+      if (row[0] < 0 || row[i] != row[0] + i) return {};
+    }
+    first.push_back(static_cast<int>(row[0]));
+  }
+  return first;
 }
 
 }  // namespace
@@ -246,7 +262,7 @@ void Structure::place_entries(Plan& plan, const Numbering& index, bool mixes_con
   }
   add_folded_terms(plan, index);
   place_cones(plan, index, mixes_cone_rows);
-  borrow_rows(plan);
+  find_dense_rows(plan);
   build_runs(plan);
 }
 
@@ -293,8 +309,9 @@ std::vector<bool> Structure::find_sums(const Plan& plan) {
   return is_sum;
 }
 
-/// Let diagonal supernodes whose rows lie in A as they do in the panel take them from there.
-void Structure::borrow_rows(Plan& plan) const {
+/// Let diagonal supernodes whose rows lie in A as they do in the panel take them from there, and
+/// choose the largest one whose pivots are linear rows.
+void Structure::find_dense_rows(Plan& plan) const {
   const SymbolicView symbolic = plan.symbolic->view();
   const std::vector<bool> is_sum = find_sums(plan);
   std::vector<long> source(static_cast<size_t>(symbolic.storage), -1);
@@ -303,15 +320,32 @@ void Structure::borrow_rows(Plan& plan) const {
     if (target < 0 || is_sum[static_cast<size_t>(target)]) continue;
     source[static_cast<size_t>(target)] = static_cast<long>(t);
   }
+  long largest = kLeastDense - 1;
   for (int k = 0; k < symbolic.num_nodes; ++k) {
     const Supernode& node = symbolic.nodes[k];
-    if (!node.is_diagonal || node.num_below == 0) continue;
-    const auto begin = source.begin() + node.panel + node.width;
-    const long count = static_cast<long>(node.width) * node.num_below;
-    long matching = 0;
-    while (matching < count && *begin >= 0 && begin[matching] == *begin + matching) ++matching;
-    if (matching == count) plan.symbolic->borrow_rows(k, *begin);
+    const std::vector<int> first = find_side_by_side(node, source);
+    if (first.empty()) continue;
+    bool is_as_in_A = true;
+    for (int r = 0; r < node.num_below; ++r) {
+      is_as_in_A = is_as_in_A && first[r] == first[0] + r * node.width;
+    }
+    if (is_as_in_A) plan.symbolic->borrow_rows(k, first[0]);
+    const long size = static_cast<long>(node.width) * node.num_below;
+    const int last_row = A_row_[first[0] + node.width - 1];
+    if (last_row >= num_linear_ || size <= largest) continue;
+    largest = size;
+    plan.dense_node = k;
+    plan.dense_entry = first;
   }
+  std::vector<int> begin = plan.dense_entry;
+  std::sort(begin.begin(), begin.end());
+  int next = 0;
+  for (const int entry : begin) {
+    if (next < entry) plan.other_range.push_back({next, entry});
+    next = entry + symbolic.nodes[plan.dense_node].width;
+  }
+  const int num_A = static_cast<int>(A_row_.size());
+  if (next < num_A) plan.other_range.push_back({next, num_A});
 }
 
 void Structure::build_runs(Plan& plan) const {

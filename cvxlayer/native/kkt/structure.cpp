@@ -215,7 +215,12 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           plan.num_fixed,
           plan.num_fixed == 0
               ? 0
-              : plan.symbolic->storage() - plan.symbolic->view().nodes[plan.num_fixed].panel};
+              : plan.symbolic->storage() - plan.symbolic->view().nodes[plan.num_fixed].panel,
+          {plan.dense_node,
+           plan.dense_node < 0 ? 0 : plan.symbolic->view().nodes[plan.dense_node].width,
+           plan.dense_entry.data()},
+          plan.other_range.data(),
+          static_cast<int>(plan.other_range.size())};
 }
 
 void Structure::build_view() {

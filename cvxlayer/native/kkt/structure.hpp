@@ -19,6 +19,18 @@ struct EntryRun {
   int source, count;
 };
 
+/// Linear rows that are the pivots of one diagonal supernode and lie side by side in A: what the
+/// k-th row below has in pivot i is entry first_entry[k] + i. None if `count` is 0.
+struct DenseRows {
+  int node, count;
+  const int* first_entry;
+};
+
+/// The entries [begin, end) of A.
+struct EntryRange {
+  int begin, end;
+};
+
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
@@ -49,6 +61,9 @@ struct KktPlan {
   // nothing is kept from one iteration to the next.
   int num_fixed;
   long num_varying_entries;
+  DenseRows dense_rows;           // worth telling active rows from others
+  const EntryRange* other_range;  // what of A does not belong to them
+  int num_other_ranges;
 };
 
 /// Where the entries of P alone go in the storage of a factor, to test whether it is positive
@@ -121,6 +136,9 @@ class Structure {
     std::vector<FoldedEntry> folded_entry;
     std::vector<FoldedTerm> folded_term;
     int num_fixed = 0;
+    int dense_node = -1;
+    std::vector<int> dense_entry;  // the first of each row below
+    std::vector<EntryRange> other_range;
   };
   /// Indices in a KKT matrix, −1 for what is eliminated by hand.
   struct Numbering {
@@ -148,7 +166,7 @@ class Structure {
   void place_cones(Plan& plan, const Numbering& index, bool mixes_cone_rows) const;
   /// For each entry of the factor, whether products are added to what is written there.
   static std::vector<bool> find_sums(const Plan& plan);
-  void borrow_rows(Plan& plan) const;
+  void find_dense_rows(Plan& plan) const;
   void build_runs(Plan& plan) const;
   void build_convexity();
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.

@@ -53,7 +53,14 @@ Symbolic::Symbolic(int dim, const std::vector<int>& row, const std::vector<int>&
     : dim_(dim), sign_(dim) {
   const Candidate best = best_order(Graph(dim, row, col), is_late);
   position_ = best.position;
-  place_nodes(best.pattern, find_nodes(best.pattern, best.tree));
+  AssemblyNodes found = find_nodes(best.pattern, best.tree);
+  // Leaves of the same structure may go in any order; that of the matrix is how they are stored.
+  for (int k = 0; k < found.count(); ++k) {
+    if (!found.is_diagonal[k]) continue;
+    std::sort(found.pivots.begin() + found.start[k], found.pivots.begin() + found.start[k + 1],
+              [&](int i, int j) { return best.order[i] < best.order[j]; });
+  }
+  place_nodes(best.pattern, found);
   build_segments();
   for (int i = 0; i < dim; ++i) sign_[position_[i]] = sign[i];
 }

@@ -15,6 +15,7 @@
 #include "border.hpp"
 #include "factor.hpp"
 #include "folded_cones.hpp"
+#include "gathered_rows.hpp"
 
 namespace cvxlayer::CVXLAYER_ISA {
 
@@ -31,17 +32,20 @@ struct KktSystem {
   Factor<L> factor;
   const CurvedCones<L, Faces>* curved;
   FoldedCones<L> folded;
+  GatheredRows<L> gathered;
   const V* A;
   V *cone_rows, *cone_result;  // of one condensed cone
   V* inverse_h;                // 1/(H + δ) of the singleton rows, by singleton
   V* coupling;                 // the entry of GA of each singleton row
   V* permuted;                 // two right-hand sides, one after the other
   BorderNumbers<V>* border_numbers;
-  V* border_axes;  // ζ of every bordered cone
-  V* soft_sides;   // fᵀr₂ of every bordered cone, for two right-hand sides
-  V* along_soft;   // fᵀA of every bordered cone, by column of its union
-  V* kept;         // −A P⁻¹Aᵀ, where P and A are eliminated once
-  V kept_delta;    // the δ it was found with
+  V* border_axes;                 // ζ of every bordered cone
+  V* soft_sides;                  // fᵀr₂ of every bordered cone, for two right-hand sides
+  V* along_soft;                  // fᵀA of every bordered cone, by column of its union
+  V* kept;                        // −A P⁻¹Aᵀ, where P and A are eliminated once
+  V kept_delta;                   // the δ it was found with
+  V* kept_sides;                  // two right-hand sides (r₁, 0) with P and A eliminated
+  bool is_constant_kept = false;  // whether the second of them is of this P and A
   V regularization;
   V condensed_delta;  // δ of condensed cones, the same unless set after `begin_assembly`
 
@@ -58,6 +62,7 @@ struct KktSystem {
     cone_result = arena.take<V>(largest);
     factor.lay_out(kkt_plan.symbolic, arena);
     folded.lay_out(kkt_plan, arena);
+    gathered.lay_out(kkt_plan, arena);
     inverse_h = arena.take<V>(view.num_singletons);
     coupling = arena.take<V>(view.num_singletons);
     permuted = arena.take<V>(2L * kkt_plan.symbolic.dim);
@@ -66,6 +71,7 @@ struct KktSystem {
     soft_sides = arena.take<V>(2L * view.num_bordered);
     along_soft = arena.take<V>(view.num_bordered_columns);
     kept = arena.take<V>(kkt_plan.num_varying_entries);
+    kept_sides = arena.take<V>(kkt_plan.num_fixed > 0 ? 2L * kkt_plan.symbolic.dim : 0);
   }
 
   /// Write P + δI, and clear what is not assigned anyway.
@@ -73,6 +79,7 @@ struct KktSystem {
     const StructureView& s = *structure;
     regularization = condensed_delta = delta;
     A = matrix;
+    gathered.release(factor);
     for (int r = 0; r < plan->num_clear_runs; ++r) {
       const EntryRun& run = plan->clear_run[r];
       V* target = factor.storage + run.target;
@@ -92,6 +99,18 @@ struct KktSystem {
     write_runs(plan->A_run + first, plan->num_A_runs - first, A);
   }
 
+  /// Write the entries of A in linear rows, times `root` of their row, which is 0 or 1 with
+  /// `is_settled`. The diagonals of these rows have been written.
+  void write_rooted_A(const V* root, bool is_settled) {
+    if (!is_settled) return write_rooted_entries(root, {0, structure->num_A});
+    if (plan->dense_rows.count > 0) {
+      gathered.gather(root, structure->A_row, A, regularization, factor);
+    }
+    for (int r = 0; r < plan->num_other_ranges; ++r) {
+      write_rooted_entries(root, plan->other_range[r]);
+    }
+  }
+
   /// The same without borrowing, so that entries may be changed.
   void copy_A() {
     factor.A = nullptr;
@@ -104,6 +123,7 @@ struct KktSystem {
     factor.factorize(regularization, 0, plan->num_fixed);
     copy_varying(factor.storage + varying_begin(), kept);
     kept_delta = regularization;
+    is_constant_kept = false;
   }
 
   /// Begin with what P and A have left, if it was kept and for this δ.
@@ -211,6 +231,7 @@ struct KktSystem {
     }
     fold_condensed<count>(bottom);
     fold_bordered<count>(bottom);
+    for (int c = 0; c < count && gathered.in_use; ++c) gathered.reorder(permuted + c * dim);
     factor.template solve_in_place<count>(permuted);
     recover_condensed<count>(bottom, dy);
     for (int c = 0; c < count; ++c) {
@@ -229,8 +250,32 @@ struct KktSystem {
       for (int i = 0; i < s.m; ++i) {
         if (plan->row_position[i] >= 0) dy[c][i] = side[plan->row_position[i]];
       }
+      if (gathered.in_use) gathered.restore(side, regularization, s.A_row, dy[c]);
     }
     recover_bordered<count>(dy);
+  }
+
+  /// The same for two sides, of which the second has the top it had since P and A were eliminated.
+  template <class Top, class Bottom>
+  CVXLAYER_INLINE void solve_with_constant(const Top& top, const Bottom& bottom, V* const (&dx)[2],
+                                           V* const (&dy)[2]) {
+    if (plan->num_fixed == 0) return solve<2>(top, bottom, dx, dy);
+    for (int c = 0; c < (is_constant_kept ? 1 : 2); ++c) {
+      V* side = kept_sides + static_cast<long>(c) * plan->symbolic.dim;
+      for (int j = 0; j < structure->n; ++j) side[plan->variable_position[j]] = top(c, j);
+      for (int i = 0; i < structure->m; ++i) side[plan->row_position[i]] = V{};
+      factor.template eliminate<1>(side, 0, plan->num_fixed);
+    }
+    is_constant_kept = true;
+    solve_with_kept<2>(O::splat(1.0), bottom, dx, dy);
+  }
+
+  /// The same for one side, whose top is `share` times the first of the last call above.
+  template <class Top, class Bottom>
+  CVXLAYER_INLINE void solve_with_share(V share, const Top& top, const Bottom& bottom, V* dx,
+                                        V* dy) {
+    if (plan->num_fixed > 0) return solve_with_kept<1>(share, bottom, {dx}, {dy});
+    solve<1>([&](int, int j) { return share * top(j); }, bottom, {dx}, {dy});
   }
 
   /// out −= f fᵀA u on the rows of bordered cones.
@@ -253,6 +298,26 @@ struct KktSystem {
 
  private:
   long varying_begin() const { return plan->symbolic.storage - plan->num_varying_entries; }
+
+  /// Solve from right-hand sides in which P and A are eliminated, the first one times `share`.
+  template <int count, class Bottom>
+  void solve_with_kept(V share, const Bottom& bottom, V* const (&dx)[count],
+                       V* const (&dy)[count]) {
+    const long dim = plan->symbolic.dim;
+    for (int k = 0; k < dim; ++k) permuted[k] = share * kept_sides[k];
+    for (long k = dim; k < count * dim; ++k) permuted[k] = kept_sides[k];
+    for (int c = 0; c < count; ++c) {
+      V* side = permuted + c * dim;
+      for (int i = 0; i < structure->m; ++i) side[plan->row_position[i]] += bottom(c, i);
+    }
+    factor.template eliminate<count>(permuted, plan->num_fixed, plan->symbolic.num_nodes);
+    factor.template substitute_back<count>(permuted);
+    for (int c = 0; c < count; ++c) {
+      const V* side = permuted + c * dim;
+      for (int j = 0; j < structure->n; ++j) dx[c][j] = side[plan->variable_position[j]];
+      for (int i = 0; i < structure->m; ++i) dy[c][i] = side[plan->row_position[i]];
+    }
+  }
 
   /// The lower triangle of the only supernode that varies.
   void copy_varying(const V* from, V* to) const {
@@ -305,6 +370,14 @@ struct KktSystem {
         border.recover(stiff, soft_sides[2 * index + c], dy[c] + face.cone.start);
       }
     });
+  }
+
+  void write_rooted_entries(const V* root, const EntryRange& range) {
+    for (int t = range.begin; t < range.end; ++t) {
+      const int i = structure->A_row[t];
+      if (plan->A_entry[t] < 0 || i >= structure->num_linear) continue;
+      factor.storage[plan->A_entry[t]] = A[t] * root[i];
+    }
   }
 
   void write_runs(const EntryRun* runs, int count, const V* values) {
