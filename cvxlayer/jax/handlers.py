@@ -132,15 +132,14 @@ def fold_rows(
     ]
     rows = {shape[0] for shape in bare}
     count = min(rows) if 0 in rows else max(rows)
-
-    def fold(place: int) -> Any:
-        operand, shape = moved[place], bare[place]
-        if place < num_shared and axes[place] is None and shape[0] == 1:
-            return operand
+    folded = []
+    for place, (operand, shape) in enumerate(zip(moved, bare, strict=True)):
+        is_shared = place < num_shared and axes[place] is None and shape[0] == 1
+        if is_shared:
+            folded.append(operand)
+            continue
         full = jax.numpy.broadcast_to(operand, (size, count, *shape[1:]))
-        return full.reshape(size * count, *shape[1:])
-
-    folded = [fold(place) for place in range(len(operands))]
+        folded.append(full.reshape(size * count, *shape[1:]))
     return size, count, folded
 
 
