@@ -79,7 +79,8 @@ SANITIZED := build/sanitize
 WIDTHS ?= avx2;avx512
 SANITIZED_TESTS := tests/cones/test_native_projection.py tests/program \
   tests/solve/test_native.py tests/solve/test_folded_cones.py tests/solve/test_robustness.py \
-  tests/solve/test_statuses.py \
+  tests/solve/test_statuses.py tests/solve/test_range_space.py \
+  tests/differentiate/test_active_rows.py \
   tests/differentiate/test_native_primitives.py tests/differentiate/test_native_derivative.py \
   tests/differentiate/test_smoothed.py tests/differentiate/test_central_path.py \
   tests/test_plain_call.py tests/test_warm_start.py tests/test_smoothed_layers.py \
