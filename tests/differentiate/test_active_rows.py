@@ -21,9 +21,10 @@ from tests.catalog.batches import batch_of
 BLOCKS = ("P", "q", "A", "b")
 CLOSE = 1e-8
 each_width = pytest.mark.parametrize("width", _native.widths())
-NUM_VARIABLES, NUM_ROWS = 14, 11
+# Enough entries for the core to tell active rows from others (`kLeastDense` in kkt/plan.cpp).
+NUM_VARIABLES, NUM_ROWS = 24, 18
 # No row, some and all of them, in no order that lanes of any width share.
-NUM_ACTIVE = (3, 0, 11, 1, 0, 0, 0, 0, 7, 11, 11, 2, 5, 0, 4, 10, 6)
+NUM_ACTIVE = (3, 0, 18, 1, 0, 0, 0, 0, 7, 18, 18, 2, 5, 0, 4, 16, 9)
 
 
 def programs(
@@ -33,6 +34,7 @@ def programs(
     num_equalities: int = 0,
     num_bounds: int = 0,
     cone_sizes: tuple[int, ...] = (),
+    curvature: float = 1.0,
 ) -> ConeProgramBatch:
     """Return instances with that many active rows, each at places of its own.
 
@@ -46,7 +48,8 @@ def programs(
     bounds = num_equalities + NUM_ROWS + np.arange(num_bounds)
     for count in num_active:
         root = rng.normal(size=(n, n))
-        P, A, x = root @ root.T / n + np.eye(n), rng.normal(size=(m, n)), rng.normal(size=n)
+        P = curvature * (root @ root.T / n + np.eye(n))
+        A, x = rng.normal(size=(m, n)), rng.normal(size=n)
         A[bounds] = np.eye(n)[:num_bounds]
         y, s = np.zeros(m), np.zeros(m)
         y[:num_equalities] = rng.normal(size=num_equalities)
@@ -76,6 +79,9 @@ KINDS = {
     "after equalities": {"num_equalities": 2},
     "before bounds of some variables": {"num_bounds": 3},
     "beside a curved cone": {"cone_sizes": (3,)},
+    # A row that is not quite out of the matrix weighs more than P then, so that refinement does
+    # not make up for it.
+    "with little curvature": {"curvature": 1e-4},
 }
 
 
