@@ -56,6 +56,11 @@ def _linear(rng: np.random.Generator) -> ConeProgramBatch:
     return batch_of(cones, *(list(block) for block in zip(*blocks, strict=True)))
 
 
+def _dense_rows(rng: np.random.Generator) -> ConeProgramBatch:
+    """Large enough for derivatives to leave inactive rows out of the matrix."""
+    return random_batch(rng, n=20, cones=ConeProduct(2, 15), batch=5, density=1.0)
+
+
 def _second_order(rng: np.random.Generator) -> ConeProgramBatch:
     return random_batch(rng, n=9, cones=ConeProduct(0, 0, (3, 4, 1, 2)))
 
@@ -280,6 +285,7 @@ SEMIDEFINITE = [
 SOLVABLE = [
     ConeProgramCase("quadratic", _quadratic),
     ConeProgramCase("linear", _linear),
+    ConeProgramCase("dense-rows", _dense_rows),
     ConeProgramCase("second-order", _second_order),
     ConeProgramCase("mixed", _mixed),
     *SEMIDEFINITE,
