@@ -16,6 +16,7 @@ from tests.benchmarks.catalog import workloads
 from tests.benchmarks.derivative_tables import render_derivatives
 from tests.benchmarks.tables import error_text, number_text, table_text
 from tests.benchmarks.targets import Table, is_ours, reached, speedup
+from tests.benchmarks.timing import FEWEST_TURNS, MOST_TURNS
 
 _TITLES = {
     "forward": "Forward: the same data in, solutions out",
@@ -37,10 +38,12 @@ it; `python -m tests.benchmarks --markdown` writes it here. `--quick` takes two 
 **How it is measured.** Each workload runs in a process bound to one core, with every library's
 thread count set to one; our side once more on two cores. The contenders take turns on the same
 data, over {sets} data sets, as many as the time of a cell allows, so that no
-cache favours anyone; medians are compared. Times are
-microseconds per instance: processor time on one core (the wall time of an idle machine), wall
-time on two. × is the peer's time over ours: more is better for us. All solvers are asked for
-{tolerance} where that can be set; what each was told and what it reached stands at the end.
+cache favours anyone. Each has {turns} turns, equally long if a call is not longer, over the same
+stretch of time: a machine that changes its speed changes it for all of them. Compared are the
+medians of the turns' median calls. Times are microseconds per instance: processor time on one
+core (the wall time of an idle machine), wall time on two. × is the peer's time over ours: more is
+better for us. All solvers are asked for {tolerance} where that can be set; what each was told and
+what it reached stands at the end.
 
 **Who is right.** Before anything is timed, each contender's answer is compared with Clarabel at
 1e-10 and its gradient with central differences of it, in every block of data by itself. One that
@@ -221,7 +224,11 @@ def render(report: dict[str, Any]) -> str:
     has_avx512 = report["machine"].get("kernels", "avx512") == "avx512"
     parts = [
         _TITLE if has_avx512 else _TITLE_WITHOUT_AVX512.rstrip(),
-        _INTRODUCTION.format(sets="up to 8 (3 of batch 1024)", tolerance="1e-8"),
+        _INTRODUCTION.format(
+            sets="up to 8 (3 of batch 1024)",
+            turns=f"{FEWEST_TURNS} to {MOST_TURNS}",
+            tolerance="1e-8",
+        ),
         _setting_of(report),
         _targets(table),
         "## Workloads\n\n" + table_text(["name", "what it is"], described),

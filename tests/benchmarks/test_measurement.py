@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from tests.benchmarks.figures import render
 from tests.benchmarks.forms import SparseBatch, stack_rows
 from tests.benchmarks.reference import solve
 from tests.benchmarks.targets import Table, reached
-from tests.benchmarks.timing import FEWEST_TURNS, measure
+from tests.benchmarks.timing import FEWEST_TURNS, MOST_TURNS, Samples, measure
 from tests.benchmarks.verdict import Examiner
 from tests.benchmarks.worker import CALLS_AT_ONCE, at_once
 from tests.catalog.problems import project_simplex
@@ -91,6 +93,37 @@ def test_every_contender_has_its_turns_on_every_data_set() -> None:
     for name, calls in seen.items():
         assert found[name]["calls"] >= FEWEST_TURNS
         assert set(calls) == {0, 1, 2, 3}
+
+
+def test_contenders_have_equally_many_turns_over_the_same_time() -> None:
+    order: list[str] = []
+
+    def job(name: str, seconds: float) -> Job:
+        def run(_: int) -> None:
+            order.append(name)
+            time.sleep(seconds)
+
+        return Job(run, _no_answer)
+
+    found = measure({"slow": job("slow", 0.01), "fast": job("fast", 0.001)}, 1, seconds=0.2)
+    turns = [name for name, _ in itertools.groupby(order[2:])]  # after one call each to warm up
+    assert found["slow"]["turns"] == found["fast"]["turns"] <= MOST_TURNS
+    assert found["fast"]["calls"] > found["slow"]["calls"]
+    # The order moves on by one: whoever ended a round begins the next.
+    assert {*turns[::2]} == {"slow"}
+    assert {*turns[1::2]} == {"fast"}
+
+
+def test_a_slow_contender_has_the_fewest_turns() -> None:
+    found = measure({"slow": Job(lambda _: time.sleep(0.02), _no_answer)}, 1, seconds=0.01)
+    assert found["slow"]["turns"] == found["slow"]["calls"] == FEWEST_TURNS
+
+
+def test_a_turn_counts_once_however_many_calls_it_holds() -> None:
+    turns = [[1.0] * 50, [2.0] * 25, [2.0] * 25]
+    summary = Samples(turns, turns).summary()
+    assert summary["seconds"] == summary["processor_seconds"] == 2.0
+    assert summary["calls"] == 100
 
 
 def test_constant_data_is_recognized_at_batch_one_too() -> None:

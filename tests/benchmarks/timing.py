@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clock: contenders take turns, over several data sets; medians are kept."""
+"""The clock: contenders take turns of one length, over several data sets; medians are kept."""
 
 from __future__ import annotations
 
@@ -14,44 +14,52 @@ from typing import Any
 from tests.benchmarks.contenders import Job
 from tests.benchmarks.limits import as_peer
 
-#: Below this a turn is repeated, on the next data sets, until it is this long.
+#: A turn is at least so long: its calls are repeated, each on the next data set.
 SHORTEST_TURN_SECONDS = 2e-3
-MOST_CALLS_PER_TURN = 64
-FEWEST_TURNS = 5
+FEWEST_TURNS, MOST_TURNS = 3, 8
 
 
 @dataclasses.dataclass
 class Samples:
-    """Wall and processor seconds of every timed call of one contender."""
+    """Wall and processor seconds of every timed call of one contender, by turns."""
 
-    wall: list[float] = dataclasses.field(default_factory=list)
-    processor: list[float] = dataclasses.field(default_factory=list)
+    wall: list[list[float]] = dataclasses.field(default_factory=list)
+    processor: list[list[float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def calls(self) -> int:
+        """How many calls were timed."""
+        return sum(map(len, self.wall))
 
     def summary(self) -> dict[str, float]:
-        """Medians, quartiles and counts, in seconds."""
-        quartiles = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else self.wall * 3
+        """Medians and quartiles of the turns' medians, in seconds, and counts.
+
+        Each turn counts once: where the machine changes its speed, a slow stretch holds fewer
+        calls than a fast one, and the more so the faster the contender is.
+        """
+        wall, processor = (
+            [statistics.median(turn) for turn in turns] for turns in (self.wall, self.processor)
+        )
+        quartiles = statistics.quantiles(wall, n=4) if len(wall) > 1 else wall * 3
         return {
-            "seconds": statistics.median(self.wall),
-            "processor_seconds": statistics.median(self.processor),
+            "seconds": statistics.median(wall),
+            "processor_seconds": statistics.median(processor),
             "quartile_low": quartiles[0],
             "quartile_high": quartiles[2],
-            "busy": sum(self.wall) / max(sum(self.processor), 1e-12),
-            "calls": len(self.wall),
+            "busy": sum(map(sum, self.wall)) / max(sum(map(sum, self.processor)), 1e-12),
+            "turns": len(wall),
+            "calls": self.calls,
         }
 
 
-def _call(job: Job, index: int, samples: Samples | None) -> float:
-    """Seconds the call took with what had to be done before it; only the call is sampled."""
-    begin = time.perf_counter()
+def _call(job: Job, index: int, wall: list[float], processor: list[float]) -> None:
+    """Call it, and sample what the call took without what had to be done before it."""
     job.before(index)
-    processor = time.process_time()
+    processor_start = time.process_time()
     start = time.perf_counter()
     job.run(index)
-    elapsed = time.perf_counter() - start
-    if samples is not None:
-        samples.wall.append(elapsed)
-        samples.processor.append(time.process_time() - processor)
-    return time.perf_counter() - begin
+    wall.append(time.perf_counter() - start)
+    processor.append(time.process_time() - processor_start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +86,7 @@ class _Turns:
     def __init__(self, jobs: dict[str, Job], num_sets: int, peers: Peers) -> None:
         self._jobs, self._num_sets, self._peers = jobs, num_sets, peers
         self.samples = {name: Samples() for name in jobs}
-        self.spent = dict.fromkeys(jobs, 0.0)
         self.faults: dict[str, dict[str, Any]] = {}
-        self._cost: dict[str, float] = {}
 
     @contextlib.contextmanager
     def _turn_of(self, name: str) -> Generator[None]:
@@ -95,47 +101,46 @@ class _Turns:
     def warm_up(self, name: str) -> None:
         """Call it once, which warms caches and pools up."""
         with self._turn_of(name):
-            self._cost[name] = _call(self._jobs[name], 0, None)
+            _call(self._jobs[name], 0, [], [])
 
-    def take(self, name: str) -> None:
-        """Call it for at least the shortest turn."""
-        samples = self.samples[name]
+    def take(self, name: str, seconds: float) -> None:
+        """Call it for so long, and once at least."""
+        samples, end = self.samples[name], time.perf_counter() + seconds
+        samples.wall.append([])
+        samples.processor.append([])
         with self._turn_of(name):
-            for _ in range(
-                min(MOST_CALLS_PER_TURN, 1 + int(SHORTEST_TURN_SECONDS / self._cost[name]))
-            ):
-                index = (len(samples.wall) + 1) % self._num_sets
-                self.spent[name] += _call(self._jobs[name], index, samples)
+            while not samples.wall[-1] or time.perf_counter() < end:
+                index = (samples.calls + 1) % self._num_sets
+                _call(self._jobs[name], index, samples.wall[-1], samples.processor[-1])
 
 
 def measure(
     jobs: dict[str, Job], num_sets: int, seconds: float, peers: Peers = NO_PEERS
 ) -> dict[str, dict[str, Any]]:
-    """Time the jobs in turns until each has had its share of `seconds`.
+    """Time the jobs in turns, which take about `seconds` together.
 
-    The first call of each is not counted. A contender that used up its share and had its fewest
-    turns stops; a very slow one has one turn. A peer that raises or is too slow loses its own
-    figures alone: what is returned for it is a status and a note.
+    The first call of each is not counted. All have equally many turns, equally long where one
+    call is not longer, and so over the same stretch of time: a machine that changes its speed
+    changes it for everyone. Slow contenders have the fewest turns, even where these take longer
+    than `seconds`. A peer that raises or is too slow loses its own figures alone: what is
+    returned for it is a status and a note.
     """
-    share = seconds / max(len(jobs), 1)
     turns = _Turns(jobs, num_sets, peers)
     for name in jobs:
         turns.warm_up(name)
-    active, turn = [name for name in jobs if name not in turns.faults], 0
+    active = [name for name in jobs if name not in turns.faults]
+    length = max(SHORTEST_TURN_SECONDS, seconds / (MOST_TURNS * max(len(active), 1)))
     gc.collect()
     gc.disable()
     try:
-        while active:
-            turn += 1
+        start = time.perf_counter()
+        for num_turns in range(1, MOST_TURNS + 1):
             for name in active:
-                turns.take(name)
-            active = [
-                name
-                for name in active[1:] + active[:1]
-                if name not in turns.faults
-                and (turns.spent[name] < share
-                     or (turn < FEWEST_TURNS and turns.spent[name] < 2 * share))
-            ]  # fmt: skip
+                turns.take(name, length)
+            active = [name for name in active[1:] + active[:1] if name not in turns.faults]
+            spent = time.perf_counter() - start
+            if num_turns >= FEWEST_TURNS and spent * (1 + 0.5 / num_turns) > seconds:
+                break
     finally:
         gc.enable()
     return {name: turns.faults.get(name) or one.summary() for name, one in turns.samples.items()}
