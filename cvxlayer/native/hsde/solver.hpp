@@ -16,8 +16,8 @@ namespace cvxlayer::CVXLAYER_ISA {
 
 // A regularized system this far from the true one has no solution to be close to.
 constexpr double kInconsistent = 1e-3;
-constexpr double kStepFraction = 0.99;
-constexpr double kCarefulStepFraction = 0.9;
+// How much of the way to the boundary a step goes: less of it, the shorter the affine step was.
+constexpr double kLargestFraction = 0.999, kCaution = 0.06, kCarefulFraction = 0.9;
 constexpr double kSmallestStep = 1e-9;
 constexpr double kPatience = 10.0;  // iterations without progress, once nearly there
 // Nearly there: within this factor of the tolerance, or of the default one if that is looser.
@@ -51,7 +51,7 @@ struct HsdeSolver {
   } norms;
   // Directions: constant part (x2, y2), varying part (x1, y1) and the full step.
   V *x1, *y1, *x2, *y2, *dx, *dy, *ds, *shift, *scratch_m, *gradient, *work_n;
-  V d_tau, d_kappa, mu, sigma, x_P_x, q_x, b_y, denominator, step_taken;
+  V d_tau, d_kappa, mu, sigma, fraction, x_P_x, q_x, b_y, denominator, step_taken;
   BestIterate<L> best;
   V* affine_change;  // Δy/y of linear rows on the last affine step, which decides activity
   V primal_residual, dual_residual, gap, merit;
@@ -469,6 +469,8 @@ struct HsdeSolver {
     for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] * scaling.inverse_y[i];
     const V left = 1.0 - alpha;
     sigma = left * left * left;
+    fraction = O::min(O::splat(kLargestFraction), 1.0 - kCaution * left);
+    if (is_careful) fraction = O::splat(kCarefulFraction);
   }
 
   void combined_step() {
@@ -477,7 +479,6 @@ struct HsdeSolver {
     scaling.corrector(s, ds, dy, center, shift);
     const V complement = tau * kappa + d_tau * d_kappa - center;
     solve_corrector(keep);
-    const double fraction = is_careful ? kCarefulStepFraction : kStepFraction;
     V alpha = O::min(combine(keep, complement, shift) * fraction, O::splat(1.0));
 
     const M moves = is_active & ~is_starting;
