@@ -25,8 +25,9 @@ constexpr double kInaccurateFactor = 1e3;
 constexpr double kDefaultTolerance = 1e-8;
 constexpr double kRounding = 1e-14;
 // Where the polish takes over: it costs about an iteration and reaches far below the tolerance.
-// For linear cones all it has to know are the active rows, which show at `kSettled` or earlier.
-constexpr double kProvisionalMerit = 30.0, kLinearMerit = 1e3, kSettled = 1e-5;
+// For linear cones all it has to know are the active rows, which mostly show at `kSettled`; curved
+// ones have to be so close that its steps converge. A row that it cannot finish goes on.
+constexpr double kProvisionalMerit = 30.0, kLinearMerit = 1e5, kSettled = 1e-3;
 
 template <class L>
 struct HsdeSolver {
@@ -86,7 +87,7 @@ struct HsdeSolver {
     refinement.start(tolerance, structure->has_condensed, structure->is_symmetric);
     provisional_merit = clamp(structure->num_cones > 0 ? 0.0 : kSettled / tolerance,
                               kProvisionalMerit, kLinearMerit);
-    goal = settings.stops_early && structure->num_cones == 0 ? provisional_merit : 1.0;
+    goal = settings.stops_early ? provisional_merit : 1.0;
     is_careful = settings.careful;
     reloads_matrices = !(problem.A.is_shared() && scales.row_stride == 0);
     do {
@@ -178,7 +179,7 @@ struct HsdeSolver {
     O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
     O::set(step_taken, lane, 1.0);
     iterations[lane] = results.iterations[row] + 1;
-    refinement.reset(lane, true);
+    refinement.reset(lane, is_careful);
     O::set_mask(is_starting, lane, false);
   }
 
@@ -200,9 +201,7 @@ struct HsdeSolver {
         status = Status::kUnsuited;
       } else if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (settings.stops_early && reached <= provisional_merit &&
-                 (structure->num_cones == 0 || stalled)) {
-        // Linear cones at once; curved ones, where the polish may fail, only if nothing is lost.
+      } else if (settings.stops_early && reached <= provisional_merit) {
         status = Status::kProvisional;
       } else if (!is_near && O::get(certificate_y, lane) > 0) {
         // Beyond a good point, only rounding drives τ to zero: certificates count before one.
@@ -232,9 +231,8 @@ struct HsdeSolver {
   void store_lane(const ProblemData& problem, int lane, Status status,
                   const SolveResults& results) const {
     const long row = instance[lane];
-    // One that stalled is provisional where it was best.
-    const double last = status == Status::kProvisional ? O::get(merit, lane) : __builtin_inf();
-    const bool current = is_certain(status) || !(O::get(best.merit, lane) < last);
+    const bool current = is_certain(status) || status == Status::kProvisional ||
+                         !(O::get(best.merit, lane) < __builtin_inf());
     const V *from_x = current ? x : best.x, *from_y = current ? y : best.y,
             *from_s = current ? s : best.s;
     const double k = O::get(data.cost, lane);
