@@ -80,6 +80,14 @@ struct Refinement {
     for (V* last : {&promised, &last_primal, &last_dual}) O::set(*last, lane, __builtin_inf());
   }
 
+  bool is_active(int lane) const { return O::get_mask(active, lane); }
+
+  /// An instance that came to this iteration, and that the polish could not finish, goes on.
+  void resume(int lane, int iteration) {
+    reset(lane, iteration >= refined_from + kLoweredAfter);
+    O::set_mask(active, lane, true);
+  }
+
   /// A lane has come to this iteration.
   void count(int lane, int iteration) {
     if (iteration == refined_from) O::set_mask(active, lane, true);

@@ -179,7 +179,7 @@ struct HsdeSolver {
     O::set(kappa, lane, structure->degree > 0 ? inner / structure->degree : 1e-8);
     O::set(step_taken, lane, 1.0);
     iterations[lane] = results.iterations[row] + 1;
-    refinement.reset(lane, is_careful);
+    refinement.resume(lane, iterations[lane]);
     O::set_mask(is_starting, lane, false);
   }
 
@@ -201,7 +201,9 @@ struct HsdeSolver {
         status = Status::kUnsuited;
       } else if (reached <= 1.0) {
         status = Status::kSolved;
-      } else if (settings.stops_early && reached <= provisional_merit) {
+      } else if (settings.stops_early && reached <= provisional_merit &&
+                 (structure->num_cones == 0 || stalled || !refinement.is_active(lane))) {
+        // Where curved cones are hard to solve with, the polish mostly fails as well.
         status = Status::kProvisional;
       } else if (!is_near && O::get(certificate_y, lane) > 0) {
         // Beyond a good point, only rounding drives τ to zero: certificates count before one.
@@ -231,8 +233,9 @@ struct HsdeSolver {
   void store_lane(const ProblemData& problem, int lane, Status status,
                   const SolveResults& results) const {
     const long row = instance[lane];
-    const bool current = is_certain(status) || status == Status::kProvisional ||
-                         !(O::get(best.merit, lane) < __builtin_inf());
+    // One that stalled is provisional where it was best.
+    const double last = status == Status::kProvisional ? O::get(merit, lane) : __builtin_inf();
+    const bool current = is_certain(status) || !(O::get(best.merit, lane) < last);
     const V *from_x = current ? x : best.x, *from_y = current ? y : best.y,
             *from_s = current ? s : best.s;
     const double k = O::get(data.cost, lane);
