@@ -25,8 +25,10 @@ from cvxlayer.program.solution import ConeSolution, SolvedBy
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.clarabel import ClarabelBackend
 from cvxlayer.solve.native import NativeBackend
+from tests.benchmarks.catalog import workloads
 from tests.catalog.cone_programs import ALL, ConeProgramCase, random_batch
 from tests.catalog.hard_cone_programs import FAMILIES, hard_batch
+from tests.catalog.residuals import kkt_residual
 
 WIDTHS = _native.widths()
 # Widths sum in different orders; near the end an interior point magnifies rounding by 1/μ.
@@ -168,6 +170,19 @@ def test_the_limit_on_iterations_is_kept(rng: np.random.Generator) -> None:
     assert (solution.status == Status.MAX_ITERATIONS).all()
     assert (solution.iterations == 2).all()
     assert (solution.solved_by == SolvedBy.FIRST_PASS).all()
+
+
+@pytest.mark.parametrize(("name", "most"), [("qp50", 7.0), ("portfolio30", 10.0), ("gp8", 12.0)])
+def test_few_iterations_lead_to_where_the_polish_takes_over(
+    name: str, most: float, rng: np.random.Generator
+) -> None:
+    """Steps of one length took 7.7, 12.6 and 15.7, a late polish 7.7, 10.5 and 14.9."""
+    workload = workloads()[name]
+    batch = workload.cone_program(workload.sample(rng, 64))
+    solution = solve(batch)
+    assert (solution.status == Status.SOLVED).all()
+    assert solution.iterations.mean() <= most
+    assert kkt_residual(batch, solution.x, solution.y) <= 2e-8
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)

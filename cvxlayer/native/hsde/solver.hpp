@@ -470,8 +470,8 @@ struct HsdeSolver {
     for (int i = num_zero(); i < num_linear(); ++i) affine_change[i] = dy[i] * scaling.inverse_y[i];
     const V left = 1.0 - alpha;
     sigma = left * left * left;
-    fraction = O::min(O::splat(kLargestFraction), 1.0 - kCaution * left);
-    if (is_careful) fraction = O::splat(kCarefulFraction);
+    fraction = is_careful ? O::splat(kCarefulFraction)
+                          : O::min(O::splat(kLargestFraction), 1.0 - kCaution * left);
   }
 
   void combined_step() {
