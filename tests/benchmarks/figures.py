@@ -38,12 +38,12 @@ it; `python -m tests.benchmarks --markdown` writes it here. `--quick` takes two 
 **How it is measured.** Each workload runs in a process bound to one core, with every library's
 thread count set to one; our side once more on two cores. The contenders take turns on the same
 data, over {sets} data sets, as many as the time of a cell allows, so that no
-cache favours anyone. Each has {turns} turns, equally long if a call is not longer, over the same
-stretch of time: a machine that changes its speed changes it for all of them. Compared are the
-medians of the turns' median calls. Times are microseconds per instance: processor time on one
-core (the wall time of an idle machine), wall time on two. × is the peer's time over ours: more is
-better for us. All solvers are asked for {tolerance} where that can be set; what each was told and
-what it reached stands at the end.
+cache favours anyone. Each has {turns} turns, equally long if a call is not longer, and quick ones
+more between the calls of slow ones, over the same stretch of time: a machine that changes its speed
+changes it for all of them. Compared are the medians of the turns' median calls. Times are
+microseconds per instance: processor time on one core (the wall time of an idle machine), wall time
+on two. × is the peer's time over ours: more is better for us. All solvers are asked for {tolerance}
+where that can be set; what each was told and what it reached stands at the end.
 
 **Who is right.** Before anything is timed, each contender's answer is compared with Clarabel at
 1e-10 and its gradient with central differences of it, in every block of data by itself. One that

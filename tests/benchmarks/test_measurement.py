@@ -119,6 +119,24 @@ def test_a_slow_contender_has_the_fewest_turns() -> None:
     assert found["slow"]["turns"] == found["slow"]["calls"] == FEWEST_TURNS
 
 
+def test_quick_contenders_have_turns_between_those_of_slow_ones() -> None:
+    order: list[str] = []
+
+    def job(name: str, seconds: float) -> Job:
+        def run(_: int) -> None:
+            order.append(name)
+            time.sleep(seconds)
+
+        return Job(run, _no_answer)
+
+    jobs = {"quick": job("quick", 0.001), "slow": job("slow", 0.1), "as slow": job("as slow", 0.1)}
+    found = measure(jobs, 1, seconds=0.01)
+    stretches = [name for name, _ in itertools.groupby(order[3:])]  # after the calls to warm up
+    assert found["slow"]["turns"] == found["as slow"]["turns"] == FEWEST_TURNS
+    assert found["quick"]["turns"] >= FEWEST_TURNS + 2
+    assert stretches.count("quick") >= FEWEST_TURNS + 2
+
+
 def test_a_turn_counts_once_however_many_calls_it_holds() -> None:
     turns = [[1.0] * 50, [2.0] * 25, [2.0] * 25]
     summary = Samples(turns, turns).summary()

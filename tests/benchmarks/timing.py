@@ -17,6 +17,8 @@ from tests.benchmarks.limits import as_peer
 #: A turn is at least so long: its calls are repeated, each on the next data set.
 SHORTEST_TURN_SECONDS = 2e-3
 FEWEST_TURNS, MOST_TURNS = 3, 8
+#: Whoever has waited for so many of its own turns has one in between.
+PATIENCE = 15
 
 
 @dataclasses.dataclass
@@ -87,6 +89,8 @@ class _Turns:
         self._jobs, self._num_sets, self._peers = jobs, num_sets, peers
         self.samples = {name: Samples() for name in jobs}
         self.faults: dict[str, dict[str, Any]] = {}
+        self._ended: dict[str, float] = {}
+        self._shortest: dict[str, float] = {}
 
     @contextlib.contextmanager
     def _turn_of(self, name: str) -> Generator[None]:
@@ -105,13 +109,23 @@ class _Turns:
 
     def take(self, name: str, seconds: float) -> None:
         """Call it for so long, and once at least."""
-        samples, end = self.samples[name], time.perf_counter() + seconds
+        samples, start = self.samples[name], time.perf_counter()
         samples.wall.append([])
         samples.processor.append([])
         with self._turn_of(name):
-            while not samples.wall[-1] or time.perf_counter() < end:
+            while not samples.wall[-1] or time.perf_counter() < start + seconds:
                 index = (samples.calls + 1) % self._num_sets
                 _call(self._jobs[name], index, samples.wall[-1], samples.processor[-1])
+        self._ended[name] = end = time.perf_counter()
+        self._shortest[name] = min(end - start, self._shortest.get(name, end - start))
+
+    def take_in_between(self, names: list[str], seconds: float) -> None:
+        """A turn for everyone whose last one is long ago, compared with what it took."""
+        for name in names:
+            if name in self.faults or name not in self._ended:
+                continue
+            if time.perf_counter() - self._ended[name] > PATIENCE * self._shortest[name]:
+                self.take(name, seconds)
 
 
 def measure(
@@ -119,10 +133,11 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Time the jobs in turns, which take about `seconds` together.
 
-    The first call of each is not counted. All have equally many turns, equally long where one
-    call is not longer, and so over the same stretch of time: a machine that changes its speed
-    changes it for everyone. Slow contenders have the fewest turns, even where these take longer
-    than `seconds`. A peer that raises or is too slow loses its own figures alone: what is
+    The first call of each is not counted. All have equally many rounds of turns, equally long
+    where one call is not longer, and so over the same stretch of time: a machine that changes its
+    speed changes it for everyone. While slow contenders have theirs, which may take a second,
+    quick ones have turns in between. Slow contenders have the fewest turns, even where these take
+    longer than `seconds`. A peer that raises or is too slow loses its own figures alone: what is
     returned for it is a status and a note.
     """
     turns = _Turns(jobs, num_sets, peers)
@@ -137,6 +152,7 @@ def measure(
         for num_turns in range(1, MOST_TURNS + 1):
             for name in active:
                 turns.take(name, length)
+                turns.take_in_between(active, length)
             active = [name for name in active[1:] + active[:1] if name not in turns.faults]
             spent = time.perf_counter() - start
             if num_turns >= FEWEST_TURNS and spent * (1 + 0.5 / num_turns) > seconds:
