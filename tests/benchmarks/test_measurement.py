@@ -297,6 +297,11 @@ def test_a_page_tells_its_kernels_and_what_the_machine_gives_to_two_cores() -> N
     for kernels, page in pages.items():
         assert f"our kernels for {kernels}," in page
         assert "| qp10 | 1 (1.50× / 1.80×) |" in page
+        share = [line for line in page.splitlines() if "two threads that share nothing" in line]
+        assert share == [
+            "| the same, over what two threads that share nothing reach at that time | ≥ 0.85× "
+            "| 0.833× | 0.833× (qp10, batch 64) | 0 of 1 |"
+        ]
 
 
 def _no_answer(result: Any, index: int) -> Answer:
