@@ -62,6 +62,28 @@ def test_an_error_of_ours_ends_the_run(calls: int) -> None:
         measure(jobs, 4, 0.05, Peers(["peer"]))
 
 
+def test_a_peer_that_failed_between_turns_is_not_called_again() -> None:
+    calls: list[str] = []
+
+    def wait(name: str) -> None:
+        calls.append(name)
+        time.sleep(0.1)
+
+    def peer(_: int) -> None:
+        if calls.count("other") == 1 + FEWEST_TURNS:  # one to warm up; its own turn comes last
+            calls.append("failure")
+            raise RuntimeError("no cached state")
+
+    jobs = {
+        "cvxlayer": _job(lambda _: wait("cvxlayer")),
+        "peer": _job(peer),
+        "other": _job(lambda _: wait("other")),
+    }
+    found = measure(jobs, 4, 0.01, Peers(["peer", "other"]))
+    assert found["peer"] == {"status": "failed", "note": "no cached state"}
+    assert calls.count("failure") == 1
+
+
 def test_a_peer_that_does_not_come_back_is_too_slow() -> None:
     jobs = {"peer": _job(_spin), "cvxlayer": _job(lambda _: None)}
     found = measure(jobs, 4, 0.05, Peers(["peer"], seconds=0.2))

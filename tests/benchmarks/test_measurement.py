@@ -95,17 +95,21 @@ def test_every_contender_has_its_turns_on_every_data_set() -> None:
         assert set(calls) == {0, 1, 2, 3}
 
 
-def test_contenders_have_equally_many_turns_over_the_same_time() -> None:
+def _sleepers(**seconds: float) -> tuple[list[str], dict[str, Job]]:
+    """Jobs that only take time, and the list into which each call writes its name."""
     order: list[str] = []
 
-    def job(name: str, seconds: float) -> Job:
-        def run(_: int) -> None:
-            order.append(name)
-            time.sleep(seconds)
+    def sleep(name: str) -> None:
+        order.append(name)
+        time.sleep(seconds[name])
 
-        return Job(run, _no_answer)
+    jobs = {name: Job(lambda _, name=name: sleep(name), _no_answer) for name in seconds}
+    return order, jobs
 
-    found = measure({"slow": job("slow", 0.01), "fast": job("fast", 0.001)}, 1, seconds=0.2)
+
+def test_contenders_have_equally_many_turns_over_the_same_time() -> None:
+    order, jobs = _sleepers(slow=0.01, fast=0.001)
+    found = measure(jobs, 1, seconds=0.4)
     turns = [name for name, _ in itertools.groupby(order[2:])]  # after one call each to warm up
     assert found["slow"]["turns"] == found["fast"]["turns"] <= MOST_TURNS
     assert found["fast"]["calls"] > found["slow"]["calls"]
@@ -115,24 +119,16 @@ def test_contenders_have_equally_many_turns_over_the_same_time() -> None:
 
 
 def test_a_slow_contender_has_the_fewest_turns() -> None:
-    found = measure({"slow": Job(lambda _: time.sleep(0.02), _no_answer)}, 1, seconds=0.01)
+    _, jobs = _sleepers(slow=0.02)
+    found = measure(jobs, 1, seconds=0.01)
     assert found["slow"]["turns"] == found["slow"]["calls"] == FEWEST_TURNS
 
 
 def test_quick_contenders_have_turns_between_those_of_slow_ones() -> None:
-    order: list[str] = []
-
-    def job(name: str, seconds: float) -> Job:
-        def run(_: int) -> None:
-            order.append(name)
-            time.sleep(seconds)
-
-        return Job(run, _no_answer)
-
-    jobs = {"quick": job("quick", 0.001), "slow": job("slow", 0.1), "as slow": job("as slow", 0.1)}
+    order, jobs = _sleepers(quick=0.001, slow=0.1, slower=0.12)
     found = measure(jobs, 1, seconds=0.01)
     stretches = [name for name, _ in itertools.groupby(order[3:])]  # after the calls to warm up
-    assert found["slow"]["turns"] == found["as slow"]["turns"] == FEWEST_TURNS
+    assert found["slow"]["turns"] == found["slower"]["turns"] == FEWEST_TURNS
     assert found["quick"]["turns"] >= FEWEST_TURNS + 2
     assert stretches.count("quick") >= FEWEST_TURNS + 2
 

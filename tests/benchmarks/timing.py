@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Generator
@@ -108,7 +109,9 @@ class _Turns:
             _call(self._jobs[name], 0, [], [])
 
     def take(self, name: str, seconds: float) -> None:
-        """Call it for so long, and once at least."""
+        """Call it for so long, and once at least; a peer that has failed never again."""
+        if name in self.faults:
+            return
         samples, start = self.samples[name], time.perf_counter()
         samples.wall.append([])
         samples.processor.append([])
@@ -122,9 +125,8 @@ class _Turns:
     def take_in_between(self, names: list[str], seconds: float) -> None:
         """A turn for everyone whose last one is long ago, compared with what it took."""
         for name in names:
-            if name in self.faults or name not in self._ended:
-                continue
-            if time.perf_counter() - self._ended[name] > PATIENCE * self._shortest[name]:
+            since = time.perf_counter() - self._ended.get(name, math.inf)
+            if since > PATIENCE * self._shortest.get(name, 0.0):
                 self.take(name, seconds)
 
 
@@ -153,7 +155,7 @@ def measure(
             for name in active:
                 turns.take(name, length)
                 turns.take_in_between(active, length)
-            active = [name for name in active[1:] + active[:1] if name not in turns.faults]
+            active = active[1:] + active[:1]
             spent = time.perf_counter() - start
             if num_turns >= FEWEST_TURNS and spent * (1 + 0.5 / num_turns) > seconds:
                 break
