@@ -37,7 +37,9 @@ struct Adjoint final : private RegularityLinearization<L> {
   using Base::curved;
   using Base::curved_complementarity;
   using Base::data;
+  using Base::factor_lags;
   using Base::find_newton_step;
+  using Base::follow_curved_cones;
   using Base::kkt;
   using Base::linearize;
   using Base::linearize_path;
@@ -118,6 +120,10 @@ struct Adjoint final : private RegularityLinearization<L> {
       if (structure->num_cones > 0) return_to_central_path(io, LaneRows<W>(first, count), mu);
       form_right_side();
       adjoint_residual = solve_refined(rhs_n, rhs_m);
+      if (factor_lags && O::any(valid & ~O::le(adjoint_residual, O::splat(kPolished)))) {
+        linearize();
+        adjoint_residual = solve_refined(rhs_n, rhs_m);
+      }
     } else {
       solve_at_solution(probing, count);
     }
@@ -154,6 +160,7 @@ struct Adjoint final : private RegularityLinearization<L> {
     measure_point();
     approach_solution(num_linear() > 0, count);
     if (structure->num_cones > 0) return_to_central_path(io, LaneRows<W>(first, count), mu);
+    if (factor_lags) linearize();
     measure_regularity(problem, found, first, count);
     store_point(problem, points, first, count);
   }
@@ -288,9 +295,9 @@ struct Adjoint final : private RegularityLinearization<L> {
     bool moved = O::any(take_newton_step(residual_norm));
     // Linear cones: one step is exact. Curved ones: quadratic convergence.
     for (int pass = 1; moved && structure->num_cones > 0; ++pass) {
+      if (!O::any(valid & O::gt(residual_norm, O::splat(kPolished)))) return follow_curved_cones();
       linearize();
-      if (pass == kConePolishes || !O::any(valid & O::gt(residual_norm, O::splat(kPolished))))
-        break;
+      if (pass == kConePolishes) break;
       find_newton_step(false);
       moved = O::any(take_newton_step(residual_norm));
     }
@@ -358,9 +365,10 @@ struct Adjoint final : private RegularityLinearization<L> {
 
   /// The same for (x, y).
   void unscale_point() {
+    const V unit = 1.0 / data.cost;
     for (int j = 0; j < structure->n; ++j) x[j] = O::select(valid, data.d[j] * x[j], V{});
     for (int i = 0; i < structure->m; ++i) {
-      y[i] = O::select(valid, data.e[i] / data.cost * y[i], V{});
+      y[i] = O::select(valid, unit * data.e[i] * y[i], V{});
     }
   }
 

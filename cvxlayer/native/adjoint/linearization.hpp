@@ -34,6 +34,7 @@ struct Linearization : protected Points<L> {
   using Base::curved;
   using Base::data;
   using Base::dense;
+  using Base::factor_lags;
   using Base::flags;
   using Base::kkt;
   using Base::norm;
@@ -127,6 +128,16 @@ struct Linearization : protected Points<L> {
     }
     linearize_curved_cones();
     kkt.factor.factorize(O::splat(kAdjointRegularization));
+    factor_lags = false;
+  }
+
+  /// Find D and S of every curved cone where v has moved by little, and keep the factor: refinement
+  /// makes up for what has changed as it does for δ, or tells that it cannot.
+  void follow_curved_cones() {
+    if (structure->has_condensed) return linearize();  // whose solves need more than the factor
+    curved.for_each([&](const auto& face) { decompose(face); });
+    starts_nearby = !on_path;
+    factor_lags = true;
   }
 
   /// Find D and S of every curved cone, and write D − I and the rows of SA.
@@ -170,11 +181,10 @@ struct Linearization : protected Points<L> {
   void multiply(const V* u, const V* eta, V* out_n, V* out_m) {
     const StructureView& view = *structure;
     apply_root(eta, t_m);
-    data.multiply_At(t_m, t_n);
+    data.multiply_both(u, out_m, t_m, t_n);
     data.multiply_P(u, out_n);
     for (int j = 0; j < view.n; ++j) out_n[j] += t_n[j];
-    data.multiply_A(u, t_m);
-    apply_root(t_m, out_m);
+    apply_root(out_m, out_m);
     for (int i = 0; i < num_linear(); ++i) out_m[i] -= rest(i) * eta[i];
     curved.for_each([&](const auto& face) {
       const int start = face.cone.start;
@@ -209,7 +219,8 @@ struct Linearization : protected Points<L> {
       const V reached = norm(c_n, c_m) / size;
       const M improved = O::lt(reached, residual);
       // A step that did not help is taken back.
-      add_correction(running & ~improved, -1.0);
+      const M worse = running & ~improved;
+      if (O::any(worse)) add_correction(worse, -1.0);
       // Close to rounding level nothing contracts slowly for another reason than rounding.
       const M is_small = O::lt(reached, O::splat(kNearlyRefined));
       const V least = O::select(is_small, O::splat(kSmallStagnation), O::splat(kStagnation));

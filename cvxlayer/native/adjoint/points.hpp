@@ -36,6 +36,7 @@ struct Points {
   V residual_norm;
   V smoothing;           // μ of lanes whose curved cones are taken on the central path, 0 elsewhere
   bool on_path = false;  // all cones in all lanes, see central_path.hpp
+  bool factor_lags;      // it is of the last point, D and S are of this one
 
   void lay_out(const StructureView& view, Arena& arena) {
     structure = &view;
@@ -105,11 +106,9 @@ struct Points {
   void load_activity(const AdjointData& io, const LaneRows<W>& lanes) {
     unclassified = O::none();
     for (int i = 0; i < num_linear(); ++i) {
-      V known{};
-      for (int lane = 0; lane < W; ++lane) {
-        O::set(known, lane, static_cast<double>(io.is_active.at(lanes.row[lane], i)));
-      }
-      known = O::select(valid, known, V{});
+      const V found = O::gather(
+          [&](int lane) { return static_cast<double>(io.is_active.at(lanes.row[lane], i)); });
+      const V known = O::select(valid, found, V{});
       unclassified = unclassified | O::lt(known, V{});
       const M active = i < structure->num_zero ? ~O::none() : O::gt(known, V{});
       root[i] = O::select(active, O::splat(1.0), V{});

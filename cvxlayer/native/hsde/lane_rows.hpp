@@ -20,7 +20,7 @@ struct LaneRows {
   }
 };
 
-/// take(k, value) for k < length: entry k of the row of each lane.
+/// take(k, value) for k < length: entry k of the row of each lane. Some are taken twice.
 template <class L, class Take>
 CVXLAYER_INLINE void load_rows(const Rows<const double>& rows, const LaneRows<L::width>& lanes,
                                int length, const Take& take) {
@@ -36,13 +36,13 @@ CVXLAYER_INLINE void load_rows(const Rows<const double>& rows, const LaneRows<L:
     for (int r = 0; r < W; ++r) from[r] = rows.start + lanes.row[r] * rows.row_stride;
     if (rows.stride != 1 || length < W) {
       for (int k = 0; k < length; ++k) {
-        V value{};
-        for (int r = 0; r < W; ++r) Ops<L>::set(value, r, from[r][k * rows.stride]);
-        take(k, value);
+        take(k, Ops<L>::gather([&](int r) { return from[r][k * rows.stride]; }));
       }
       return;
     }
-    const auto load_square = [&](int k, int begin) {
+    for (int begin = 0; begin < length; begin += W) {
+      // What is left is the end of a square that overlaps the last one.
+      const int k = begin + W <= length ? begin : length - W;
       V square[W];
 #pragma GCC unroll 8
       for (int r = 0; r < W; ++r) {
@@ -50,43 +50,39 @@ CVXLAYER_INLINE void load_rows(const Rows<const double>& rows, const LaneRows<L:
       }
       transpose<L>(square);
 #pragma GCC unroll 8
-      for (int r = 0; r < W; ++r) {
-        if (r >= begin) take(k + r, square[r]);
-      }
-    };
-    int k = 0;
-    for (; k + W <= length; k += W) load_square(k, 0);
-    // What is left is the end of a square that overlaps the last one.
-    if (k < length) load_square(length - W, W - (length - k));
+      for (int r = 0; r < W; ++r) take(k + r, square[r]);
+    }
   }
 }
 
-/// Write give(k) for k < length into the rows first, …, first + count − 1.
+/// Write give(k) for k < length into the rows first, …, first + count − 1. Some are asked for
+/// twice.
 template <class L, class Give>
 CVXLAYER_INLINE void store_rows(const Rows<double>& rows, long first, int count, int length,
                                 const Give& give) {
   using V = typename L::V;
   constexpr int W = L::width;
-  double* to = rows.start + first * rows.row_stride;
   if constexpr (W > 1) {
     if (rows.stride == 1 && length >= W) {
-      const auto store_square = [&](int k) {
+      // Spare lanes write where the first one does, before it.
+      const LaneRows<W> lanes(first, count);
+      double* to[W];
+      for (int r = 0; r < W; ++r) to[r] = rows.start + lanes.row[r] * rows.row_stride;
+      for (int begin = 0; begin < length; begin += W) {
+        const int k = begin + W <= length ? begin : length - W;
         V square[W];
 #pragma GCC unroll 8
         for (int r = 0; r < W; ++r) square[r] = give(k + r);
         transpose<L>(square);
 #pragma GCC unroll 8
-        for (int r = 0; r < W; ++r) {
-          if (r >= count) continue;
-          *reinterpret_cast<typename L::Unaligned*>(to + r * rows.row_stride + k) = square[r];
+        for (int r = W - 1; r >= 0; --r) {
+          *reinterpret_cast<typename L::Unaligned*>(to[r] + k) = square[r];
         }
-      };
-      int k = 0;
-      for (; k + W <= length; k += W) store_square(k);
-      if (k < length) store_square(length - W);
+      }
       return;
     }
   }
+  double* to = rows.start + first * rows.row_stride;
   for (int k = 0; k < length; ++k) {
     const V value = give(k);
     for (int r = 0; r < count; ++r) {

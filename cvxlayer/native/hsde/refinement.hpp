@@ -143,7 +143,7 @@ struct Refinement {
     for (int pass = 0; pass < kMostRefinements && O::any(running); ++pass) {
       V missing{}, size{};
       data.multiply_P(u, top_n);
-      data.multiply_At(v, work_n);
+      data.multiply_both(u, work_m, v, work_n);
       for (int j = 0; j < view.n; ++j) {
         const V wanted = top(j);
         top_n[j] = wanted - top_n[j] - work_n[j];
@@ -152,7 +152,6 @@ struct Refinement {
       }
       const V missing_top = missing;
       scaling.multiply(v, bottom_m);
-      data.multiply_A(u, work_m);
       for (int i = 0; i < view.m; ++i) {
         const V wanted = bottom(i);
         bottom_m[i] += wanted - work_m[i];

@@ -263,6 +263,7 @@ void Structure::place_entries(Plan& plan, const Numbering& index, bool mixes_con
   add_folded_terms(plan, index);
   place_cones(plan, index, mixes_cone_rows);
   find_dense_rows(plan);
+  build_rooted_runs(plan);
   build_runs(plan);
 }
 
@@ -337,15 +338,22 @@ void Structure::find_dense_rows(Plan& plan) const {
     plan.dense_node = k;
     plan.dense_entry = first;
   }
-  std::vector<int> begin = plan.dense_entry;
-  std::sort(begin.begin(), begin.end());
-  int next = 0;
-  for (const int entry : begin) {
-    if (next < entry) plan.other_range.push_back({next, entry});
-    next = entry + symbolic.nodes[plan.dense_node].width;
+}
+
+/// Collect the entries of A in linear rows, those of the dense rows last.
+void Structure::build_rooted_runs(Plan& plan) const {
+  std::vector<long> others = plan.A_entry, dense(plan.A_entry.size(), -1);
+  for (size_t t = 0; t < others.size(); ++t) {
+    if (A_row_[t] >= num_linear_) others[t] = -1;
   }
-  const int num_A = static_cast<int>(A_row_.size());
-  if (next < num_A) plan.other_range.push_back({next, num_A});
+  for (const int first : plan.dense_entry) {
+    const auto begin = others.begin() + first;
+    const auto end = begin + plan.symbolic->view().nodes[plan.dense_node].width;
+    std::swap_ranges(begin, end, dense.begin() + first);
+  }
+  plan.rooted_run = find_runs(others);
+  plan.num_other_rooted_runs = static_cast<int>(plan.rooted_run.size());
+  for (const EntryRun& run : find_runs(dense)) plan.rooted_run.push_back(run);
 }
 
 void Structure::build_runs(Plan& plan) const {

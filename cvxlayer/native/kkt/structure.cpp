@@ -219,8 +219,9 @@ KktPlan Structure::plan_view(const Plan& plan) const {
           {plan.dense_node,
            plan.dense_node < 0 ? 0 : plan.symbolic->view().nodes[plan.dense_node].width,
            plan.dense_entry.data()},
-          plan.other_range.data(),
-          static_cast<int>(plan.other_range.size())};
+          plan.rooted_run.data(),
+          plan.num_other_rooted_runs,
+          static_cast<int>(plan.rooted_run.size())};
 }
 
 void Structure::build_view() {

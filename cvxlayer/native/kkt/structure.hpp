@@ -26,11 +26,6 @@ struct DenseRows {
   const int* first_entry;
 };
 
-/// The entries [begin, end) of A.
-struct EntryRange {
-  int begin, end;
-};
-
 /// Where the entries of one KKT matrix go in the storage of its factor.
 struct KktPlan {
   SymbolicView symbolic;
@@ -61,9 +56,10 @@ struct KktPlan {
   // nothing is kept from one iteration to the next.
   int num_fixed;
   long num_varying_entries;
-  DenseRows dense_rows;           // worth telling active rows from others
-  const EntryRange* other_range;  // what of A does not belong to them
-  int num_other_ranges;
+  DenseRows dense_rows;  // worth telling active rows from others
+  // A_entry of linear rows once more, as runs; the first of them do not belong to those.
+  const EntryRun* rooted_run;
+  int num_other_rooted_runs, num_rooted_runs;
 };
 
 /// Where the entries of P alone go in the storage of a factor, to test whether it is positive
@@ -138,7 +134,8 @@ class Structure {
     int num_fixed = 0;
     int dense_node = -1;
     std::vector<int> dense_entry;  // the first of each row below
-    std::vector<EntryRange> other_range;
+    std::vector<EntryRun> rooted_run;
+    int num_other_rooted_runs = 0;
   };
   /// Indices in a KKT matrix, −1 for what is eliminated by hand.
   struct Numbering {
@@ -167,6 +164,7 @@ class Structure {
   /// For each entry of the factor, whether products are added to what is written there.
   static std::vector<bool> find_sums(const Plan& plan);
   void find_dense_rows(Plan& plan) const;
+  void build_rooted_runs(Plan& plan) const;
   void build_runs(Plan& plan) const;
   void build_convexity();
   /// body(i, j) for every pair of columns of a condensed cone, as in KktPlan::condensed_entry.

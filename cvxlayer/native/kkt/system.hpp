@@ -102,12 +102,19 @@ struct KktSystem {
   /// Write the entries of A in linear rows, times `root` of their row, which is 0 or 1 with
   /// `is_settled`. The diagonals of these rows have been written.
   void write_rooted_A(const V* root, bool is_settled) {
-    if (!is_settled) return write_rooted_entries(root, {0, structure->num_A});
-    if (plan->dense_rows.count > 0) {
-      gathered.gather(root, structure->A_row, A, regularization, factor);
-    }
-    for (int r = 0; r < plan->num_other_ranges; ++r) {
-      write_rooted_entries(root, plan->other_range[r]);
+    const bool gathers = is_settled && plan->dense_rows.count > 0;
+    if (gathers) gathered.gather(root, structure->A_row, A, regularization, factor);
+    const int count = gathers ? plan->num_other_rooted_runs : plan->num_rooted_runs;
+    for (int r = 0; r < count; ++r) {
+      const EntryRun& run = plan->rooted_run[r];
+      V* target = factor.storage + run.target;
+      const V* source = A + run.source;
+      const int* row = structure->A_row + run.source;
+      if (run.stride == 1) {
+        for (int k = 0; k < run.count; ++k) target[k] = source[k] * root[row[k]];
+      } else {
+        for (int k = 0; k < run.count; ++k) target[k * run.stride] = source[k] * root[row[k]];
+      }
     }
   }
 
@@ -370,14 +377,6 @@ struct KktSystem {
         border.recover(stiff, soft_sides[2 * index + c], dy[c] + face.cone.start);
       }
     });
-  }
-
-  void write_rooted_entries(const V* root, const EntryRange& range) {
-    for (int t = range.begin; t < range.end; ++t) {
-      const int i = structure->A_row[t];
-      if (plan->A_entry[t] < 0 || i >= structure->num_linear) continue;
-      factor.storage[plan->A_entry[t]] = A[t] * root[i];
-    }
   }
 
   void write_runs(const EntryRun* runs, int count, const V* values) {

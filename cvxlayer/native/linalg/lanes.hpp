@@ -55,6 +55,16 @@ struct Ops {
       return V{} + value;
     }
   }
+  /// entry(lane) in every lane; in registers, where numbers that are `set` pass through memory.
+  template <class Entry>
+  static CVXLAYER_INLINE V gather(const Entry& entry) {
+    if constexpr (W == 1) return entry(0);
+    if constexpr (W == 2) return V{entry(0), entry(1)};
+    if constexpr (W == 4) return V{entry(0), entry(1), entry(2), entry(3)};
+    if constexpr (W == 8) {
+      return V{entry(0), entry(1), entry(2), entry(3), entry(4), entry(5), entry(6), entry(7)};
+    }
+  }
   static CVXLAYER_INLINE double get(const V& v, int lane) {
     return reinterpret_cast<const double*>(&v)[lane];
   }
