@@ -19,7 +19,13 @@ from cvxlayer.program.solution import ConeSolution
 from cvxlayer.solve.backend import Settings
 from cvxlayer.solve.clarabel import ClarabelBackend
 from cvxlayer.solve.native import NativeBackend
-from tests.catalog.cone_programs import REGULAR, SOLVABLE, ConeProgramCase, random_batch
+from tests.catalog.cone_programs import (
+    REGULAR,
+    SOLVABLE,
+    ConeProgramCase,
+    batch_of,
+    random_batch,
+)
 
 BLOCKS = ("P", "q", "A", "b")
 # Both polish the solution to rounding level before they differentiate it.
@@ -246,3 +252,37 @@ def test_rows_may_lie_in_memory_as_they_like(width: int, rng: np.random.Generato
     reference = pull_back(engine, batch, solution, *bars, width=width)
     for name in BLOCKS:
         np.testing.assert_array_equal(getattr(ours, name), getattr(reference, name))
+
+
+@pytest.mark.parametrize("width", _native.widths())
+def test_a_cone_may_change_its_face_in_the_last_step(width: int, rng: np.random.Generator) -> None:
+    """At the apex of one cone any step does, while a ball next to it comes to rounding level."""
+    count, n = 7, 3
+    points = rng.standard_normal((count, n))
+    points *= 2.0 / np.linalg.norm(points, axis=1, keepdims=True)
+    A = np.concatenate([np.zeros((1, 2 * n)), -np.eye(2 * n)])
+    batch = batch_of(
+        ConeProduct(0, 0, (n + 1, n)),
+        [np.eye(2 * n)] * count,
+        [np.append(-point, np.zeros(n)) for point in points],
+        [A] * count,
+        [np.eye(2 * n + 1)[0]] * count,
+    )
+    solution = solved(batch)
+    near = dataclasses.replace(
+        solution, x=solution.x.copy(), y=solution.y.copy(), s=solution.s.copy()
+    )
+    near.x[:, :n] += 1e-7 * rng.standard_normal((count, n))
+    near.x[:, n:] = 0.0
+    for apex in (near.y[:, n + 1 :], near.s[:, n + 1 :]):
+        apex[:] = 1e-14 * rng.standard_normal((count, n))
+    x_bar = rng.standard_normal((count, 2 * n))
+    engine = prepare_engine(batch.structure)
+    ours = pull_back(engine, batch, near, x_bar, None, None, width=width)
+    unit = points / 2.0
+    along = (unit * x_bar[:, :n]).sum(axis=1, keepdims=True)
+    assert ours.q is not None
+    np.testing.assert_allclose(
+        ours.q[:, :n], -(x_bar[:, :n] - along * unit) / 2.0, rtol=0, atol=AGREEMENT
+    )
+    assert (ours.residual < REFINED).all()
